@@ -1,0 +1,67 @@
+# Every target sets up what it needs: a virtual environment in .venv with the pinned versions of constraints.txt.
+
+PYTHON ?= python3
+RECIPE ?= sample
+RUN ?= $(RECIPE)
+DS ?= cpu
+NPROC ?= 1
+DATA ?=
+LAUNCHER ?= torchrun
+SET ?=
+FORCE ?=
+
+BIN := .venv/bin
+READY := .venv/.ready
+export OMP_NUM_THREADS ?= $(shell expr $$(nproc) / $(NPROC) \| 1)
+export TOKENIZERS_PARALLELISM ?= true
+
+.DEFAULT_GOAL := help
+.PHONY: help setup pretrain finetune status report test check format submit submit-finetune clean
+
+help: ## This list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@printf '\n  make pretrain RECIPE=mini DATA=folder DS=zero1_bf16 NPROC=2 RUN=name SET="pretrain.steps=500"\n'
+	@printf '    RECIPE  pipeline/recipes/NAME.toml or a path        DATA   folder or file of raw text\n'
+	@printf '    DS      ds_configs/NAME.json or a path              NPROC  ranks on this machine\n'
+	@printf '    RUN     name of the run folder, runs/NAME           SET    overrides, section.key=value ...\n'
+	@printf '    FORCE=1 makes finished stages again\n'
+
+setup: $(READY) ## The virtual environment
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "error: Python 3.11 or newer is needed, $(PYTHON) is older; set PYTHON=..." >&2; exit 2; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+pretrain: $(READY) ## All stages: data, search, draw, pretrain, export, report
+	@$(BIN)/python -m pipeline run --recipe $(RECIPE) --run $(RUN) --ds $(DS) --nproc $(NPROC) --launcher $(LAUNCHER) \
+		$(if $(DATA),--data $(DATA)) $(if $(FORCE),--force) $(SET)
+
+finetune: $(READY) ## A run's model on a GLUE task: TASK=SST-2 GLUE=folder SEED=0
+	@$(BIN)/python -m pipeline finetune --run $(RUN) --task $(or $(TASK),SST-2) --seed $(or $(SEED),0) \
+		$(if $(GLUE),--data $(GLUE)) $(if $(FORCE),--force) $(SET)
+
+status: $(READY) ## What every run has done
+	@$(BIN)/python -m pipeline status
+
+report: $(READY) ## runs/RUN/report.html, beside the runs in COMPARE
+	@$(BIN)/python -m pipeline report --run $(RUN) $(if $(COMPARE),--compare $(COMPARE))
+
+test: $(READY) ## All tests
+	@$(BIN)/python -m pytest
+
+check: $(READY) ## Lint, formatting, types
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+
+format: $(READY) ## Format the code
+	@$(BIN)/ruff check --fix . && $(BIN)/ruff format .
+
+submit: ## SLURM job of `make pretrain`, site settings from slurm/site.env
+	@slurm/submit pretrain --recipe $(RECIPE) --run $(RUN) --ds $(DS) $(if $(DATA),--data $(DATA)) $(if $(FORCE),--force) $(SET)
+
+submit-finetune: ## SLURM array over TASKS and SEEDS of `make finetune`
+	@slurm/submit finetune --run $(RUN) --tasks $(TASKS) --seeds $(SEEDS) $(if $(GLUE),--data $(GLUE)) $(SET)
+
+clean: ## Remove caches (runs/ and corpora/ stay)
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,109 @@
+"""The folder of one corpus: where each stage keeps its results, and how a stage takes its place there.
+
+Knows nothing of texts, tokens or rows.
+"""
+
+import fcntl
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from data_prep.manifest import UserError, fsync_folder, is_done, read_manifest, sha256_file
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Paths below `corpora/<name>/`."""
+
+    root: Path
+
+    @property
+    def clean(self) -> Path:
+        return self.root / "clean"
+
+    @property
+    def tokenizer(self) -> Path:
+        return self.root / "tokenizer"
+
+    @property
+    def shards(self) -> Path:
+        return self.root / "shards"
+
+
+@contextmanager
+def lock(corpus: Corpus) -> Iterator[None]:
+    """Hold the corpus folder for this process; UserError when another process is working on it."""
+    descriptor = os.open(corpus.root, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UserError(
+                f"another process is preparing {corpus.root}; wait for it to end or use another corpus name"
+            ) from error
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def is_made(folder: Path, stage: str, settings: Mapping[str, Any], inputs: Mapping[str, Any], force: bool) -> bool:
+    """True when the stage can be skipped; the rules of `is_done`, and never when it is forced.
+
+    Raises UserError where the folder holds files that no stage has left there.
+    """
+    if force:
+        return False
+    if is_done(folder, stage, settings, inputs):
+        return True
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(
+            f"{folder} exists but holds no finished '{stage}' stage (no manifest.json); "
+            "move it away, or pass --force to replace it"
+        )
+    return False
+
+
+@contextmanager
+def staged_folder(final: Path) -> Iterator[Path]:
+    """An empty sibling of `final` to write into; it takes the place of `final` when the block succeeds.
+
+    Call it while holding the corpus lock: what an interrupted run left there is removed.
+    """
+    partial = final.with_name(f".{final.name}.partial")
+    previous = final.with_name(f".{final.name}.previous")
+    for leftover in (partial, previous):
+        if leftover.exists():
+            shutil.rmtree(leftover)
+    partial.mkdir(parents=True)
+    try:
+        yield partial
+        if final.exists():
+            os.rename(final, previous)
+        os.rename(partial, final)
+        fsync_folder(final.parent)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    if previous.exists():
+        shutil.rmtree(previous)
+
+
+def required_manifest(folder: Path, command: str) -> dict[str, Any]:
+    """The manifest of a stage that has to be finished first; UserError naming the command that makes it."""
+    manifest = read_manifest(folder)
+    if manifest is None:
+        raise UserError(f"{folder} is missing or unfinished; run `python -m data_prep {command}` first")
+    return manifest
+
+
+def check_file(path: Path, sha256: str, remedy: str) -> None:
+    """UserError, naming the file and both hashes, unless it is there with exactly the recorded bytes."""
+    if not path.is_file():
+        raise UserError(f"{path} is missing (recorded sha256 {sha256}); {remedy}")
+    found = sha256_file(path)
+    if found != sha256:
+        raise UserError(f"{path} is corrupt: sha256 recorded {sha256}, found {found}; {remedy}")

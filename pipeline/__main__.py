@@ -1,0 +1,128 @@
+"""The command line: `python -m pipeline run`, one word a stage, `status` and `report`."""
+
+import argparse
+import os
+import sys
+import time
+from pathlib import Path
+
+from pipeline import config, dsconfig, stages
+from pipeline.artifacts import UserError
+from pipeline.run import Run
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Every command and flag."""
+    parser = argparse.ArgumentParser(
+        prog="pipeline", description="Find the early-bird ticket, cut it out, train the slim model."
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    everything = argparse.ArgumentParser(add_help=False)
+    everything.add_argument("--root", type=Path, default=Path("."), help="folder that holds corpora/ and runs/")
+    everything.add_argument("--run", default="sample", help="name of the run: its folder is runs/NAME")
+
+    run = commands.add_parser("run", parents=[everything], help="all stages in order, finished ones skipped")
+    run.add_argument("--recipe", default="sample", help="name in pipeline/recipes/ or path of a .toml file")
+    run.add_argument("--ds", default="cpu", help="name in ds_configs/ or path of a DeepSpeed .json file")
+    run.add_argument("--data", help="folder or file of raw text instead of the recipe's sources")
+    run.add_argument("--nproc", type=int, default=1, help="ranks on this node (torchrun); srun takes the job's")
+    run.add_argument("--launcher", choices=("torchrun", "srun"), default="torchrun")
+    run.add_argument("--force", action="store_true", help="make finished or begun stages again")
+    run.add_argument("overrides", nargs="*", metavar="section.key=value", help="go on top of the recipe")
+
+    for stage in stages.TRAINING_STAGES:
+        word = commands.add_parser(
+            stage.name, parents=[everything], help=f"stage {stage.name} of a run, in these ranks"
+        )
+        word.add_argument("--force", action="store_true", help="make the stage again")
+
+    finetune = commands.add_parser("finetune", parents=[everything], help="fine-tune a run's model on a GLUE task")
+    finetune.add_argument("--task", required=True, help="SST-2, CoLA, MRPC, RTE, STS-B, QNLI, QQP or MNLI")
+    finetune.add_argument("--seed", type=int, default=0)
+    finetune.add_argument("--data", type=Path, help="folder of GLUE TSVs; without it the Hugging Face hub")
+    finetune.add_argument("--model", type=Path, help="fine-tune this model folder instead of the run's own")
+    finetune.add_argument("--force", action="store_true", help="do it again")
+    finetune.add_argument("overrides", nargs="*", metavar="finetune.key=value")
+
+    report = commands.add_parser("report", parents=[everything], help="report.html of a run")
+    report.add_argument("--compare", nargs="*", default=[], metavar="RUN", help="runs to show beside it")
+
+    status = commands.add_parser("status", help="what every run has done")
+    status.add_argument("--root", type=Path, default=Path("."))
+    status.add_argument("--run", help="only this run")
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command. Exit code 2 with one line for the user's mistakes."""
+    options = build_parser().parse_args(arguments)
+    try:
+        return _dispatch(options)
+    except UserError as error:
+        rank = os.environ.get("SLURM_PROCID" if "SLURM_STEP_ID" in os.environ else "RANK", "0")
+        if rank != "0":
+            # Rank 0 mostly meets the same mistake: it speaks first and its exit ends this process.
+            time.sleep(3)
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        return 2
+
+
+def _dispatch(options: argparse.Namespace) -> int:
+    root: Path = options.root
+    if options.command == "status":
+        return _status(root, options.run)
+    if options.command == "run":
+        recipe = config.resolve_sources(options.data, config.load_recipe(options.recipe, options.overrides))
+        run = Run.create(root, options.run, recipe, dsconfig.load_ds_config(options.ds))
+        code = stages.run_all(run, root, options.launcher, options.nproc, options.force)
+        if code == 0:
+            _report(root, options.run, [])
+            _closing_words(run)
+        return code
+    if options.command == "report":
+        return _report(root, options.run, options.compare)
+    run = Run.open(root, options.run)
+    if options.command == "finetune":
+        from pipeline.finetune import finetune
+
+        return finetune(run, options.task, options.seed, options.data, options.model, options.overrides, options.force)
+    stage = next(stage for stage in stages.TRAINING_STAGES if stage.name == options.command)
+    stages.run_stage(stage, run, options.force)
+    return 0
+
+
+def _report(root: Path, name: str, others: list[str]) -> int:
+    from pipeline.report import build_report
+
+    runs = [Run.open(root, one) for one in [name, *others]]
+    out = runs[0].folder.report
+    build_report([run.folder.root for run in runs], out)
+    print(f"report: {out}")
+    return 0
+
+
+def _status(root: Path, name: str | None) -> int:
+    names = [name] if name else sorted(path.parent.name for path in (root / "runs").glob("*/recipe.json"))
+    if not names:
+        raise UserError(f"there are no runs in {root / 'runs'}; start one with: make pretrain")
+    for one in names:
+        run = Run.open(root, one)
+        print(f"{one} ({run.folder.root})")
+        for stage, state, seconds in stages.statuses(run):
+            print(f"  {stage:<24} {state:<40} {seconds:>10}{' s' if seconds else ''}")
+    return 0
+
+
+def _closing_words(run: Run) -> None:
+    name = run.folder.root.name
+    print(
+        f"slim model:  {run.folder.model} (AutoModelForMaskedLM.from_pretrained(..., trust_remote_code=True))\n"
+        f"stock model: {run.folder.model_expanded} (plain transformers, zeros where units were cut)\n"
+        f"next: open {run.folder.report}; fine-tune with "
+        f"`make finetune RUN={name} TASK=SST-2 GLUE=folder-of-GLUE-tsvs`; see `make status`"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

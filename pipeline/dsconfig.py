@@ -1,0 +1,152 @@
+"""Join a recipe and a DeepSpeed JSON into the config the engine gets. Knows nothing of torch.
+
+The recipe owns batch sizes, optimiser and clipping; the JSON owns the engine's mechanics: ZeRO stage, precision,
+offload, buckets, activation checkpointing, communication. DeepSpeed itself ignores misspelt top-level keys, so
+they are refused here.
+"""
+
+import difflib
+import json
+from pathlib import Path
+from typing import Any
+
+from data_prep.manifest import UserError
+from pipeline.config import Recipe
+
+DS_CONFIGS = Path(__file__).parent.parent / "ds_configs"
+
+ENGINE_KEYS = frozenset(
+    {
+        "activation_checkpointing", "aio", "bf16", "check_grad_overflow", "checkpoint", "comms_logger",
+        "communication_data_type", "compile", "data_types", "disable_allgather", "dump_state", "flops_profiler",
+        "fp16", "gradient_allreduce_op", "gradient_predivide_factor", "log_level", "memory_breakdown",
+        "prescale_gradients", "seq_parallel_communication_data_type", "steps_per_print", "timers",
+        "torch_autocast", "wall_clock_breakdown", "zero_allow_untested_optimizer", "zero_force_ds_cpu_optimizer",
+        "zero_optimization", "disable_python_gc",
+    }
+)  # fmt: skip
+RECIPE_KEYS = {
+    "train_batch_size": "batch.global_rows",
+    "train_micro_batch_size_per_gpu": "batch.micro_rows",
+    "gradient_accumulation_steps": "batch.global_rows and batch.micro_rows",
+    "optimizer": "[optimizer]",
+    "scheduler": "[schedule]",
+    "gradient_clipping": "optimizer.gradient_clipping",
+    "wandb": "[tracking]",
+    "tensorboard": "[tracking]",
+    "csv_monitor": "[tracking]",
+    "comet": "[tracking]",
+}
+REMOVED_KEYS = frozenset(
+    {
+        "amp", "compression_training", "curriculum_learning", "eigenvalue", "elasticity", "graph_harvesting",
+        "nebula", "progressive_layer_drop", "quantize_training", "sparse_attention", "sparse_gradients",
+    }
+)  # fmt: skip
+REMOVED_ZERO_KEYS = frozenset({"mics_shard_size", "mics_hierarchical_params_gather", "zeropp_loco_param"})
+
+
+def load_ds_config(name_or_path: str) -> dict[str, Any]:
+    """Read ds_configs/NAME.json or a path. Raises UserError listing every problem found in it."""
+    path = Path(name_or_path)
+    if path.suffix != ".json":
+        path = DS_CONFIGS / f"{name_or_path}.json"
+    if not path.exists():
+        known = ", ".join(sorted(p.stem for p in DS_CONFIGS.glob("*.json")))
+        raise UserError(f"there is no DeepSpeed config {name_or_path!r}; known are {known}, or give a .json path")
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not valid JSON: {error}") from error
+    problems = ds_config_problems(config)
+    if problems:
+        listed = "".join(f"\n  {problem}" for problem in problems)
+        raise UserError(f"{len(problems)} problem{'s' * (len(problems) > 1)} in DeepSpeed config {path}:{listed}")
+    return config
+
+
+def ds_config_problems(config: dict[str, Any]) -> list[str]:
+    """Everything that is wrong with an engine config, one line each."""
+    problems = []
+    zero = config.get("zero_optimization", {})
+    for key, value in config.items():
+        if key in REMOVED_KEYS:
+            problems.append(f"{key}: removed from DeepSpeed 0.19.8, delete it")
+        elif key in RECIPE_KEYS:
+            if value != "auto":
+                problems.append(f"{key}: belongs to the recipe ({RECIPE_KEYS[key]}), delete it here")
+        elif key not in ENGINE_KEYS:
+            close = difflib.get_close_matches(key, ENGINE_KEYS, n=1)
+            hint = f", did you mean {close[0]}?" if close else ""
+            problems.append(f"{key}: DeepSpeed has no such key and would ignore it silently{hint}")
+    problems += [
+        f"zero_optimization.{key}: removed from DeepSpeed 0.19.8, delete it" for key in zero if key in REMOVED_ZERO_KEYS
+    ]
+    stage = zero.get("stage", 0)
+    if precision(config) == "bf16" and stage == 0:
+        problems.append(
+            "bf16 with ZeRO stage 0 trains wrong numbers in DeepSpeed 0.19.8: set zero_optimization.stage to 1"
+        )
+    if config.get("bf16", {}).get("enabled") and config.get("fp16", {}).get("enabled"):
+        problems.append("bf16.enabled and fp16.enabled are both true: choose one")
+    return problems
+
+
+def precision(config: dict[str, Any]) -> str:
+    """The parameter precision the engine config asks for: "bf16", "fp16" or "fp32"."""
+    for name in ("bf16", "fp16"):
+        if config.get(name, {}).get("enabled"):
+            return name
+    return "fp32"
+
+
+def accumulation_steps(global_rows: int, micro_rows: int, world_size: int) -> tuple[int, int]:
+    """(rows a rank and micro-batch, gradient accumulation steps) for this many ranks.
+
+    The global batch never changes with the number of ranks. Raises UserError where it cannot be shared equally.
+    """
+    if global_rows < world_size:
+        raise UserError(
+            f"more ranks than rows: batch.global_rows is {global_rows} but {world_size} ranks were started; "
+            f"start at most {global_rows} ranks or raise batch.global_rows"
+        )
+    if global_rows % world_size:
+        raise UserError(f"batch.global_rows ({global_rows}) is not a multiple of the number of ranks ({world_size})")
+    rank_rows = global_rows // world_size
+    micro_rows = min(micro_rows, rank_rows)
+    if rank_rows % micro_rows:
+        raise UserError(
+            f"the {rank_rows} rows a rank (batch.global_rows {global_rows} / {world_size} ranks) "
+            f"are not a multiple of batch.micro_rows ({micro_rows})"
+        )
+    return micro_rows, rank_rows // micro_rows
+
+
+def join(engine: dict[str, Any], recipe: Recipe, world_size: int) -> dict[str, Any]:
+    """The final DeepSpeed config: the engine's mechanics plus what the recipe owns."""
+    micro_rows, accumulation = accumulation_steps(recipe.batch.global_rows, recipe.batch.micro_rows, world_size)
+    optimizer = recipe.optimizer
+    offloaded = bool(engine.get("zero_optimization", {}).get("offload_optimizer", {}).get("device", "none") != "none")
+    params: dict[str, Any] = {"lr": optimizer.lr, "betas": list(optimizer.betas), "eps": optimizer.eps,
+                              "weight_decay": optimizer.weight_decay}  # fmt: skip
+    if not offloaded:
+        params["torch_adam"] = True
+    if optimizer.name == "muon":
+        params |= {
+            "momentum": optimizer.momentum,
+            "muon_lr": optimizer.lr,
+            "adam_lr": optimizer.adamw_lr or optimizer.lr,
+        }
+    joined = {
+        key: value for key, value in engine.items() if key not in RECIPE_KEYS and key != "activation_checkpointing"
+    }
+    joined |= {
+        "train_batch_size": recipe.batch.global_rows,
+        "train_micro_batch_size_per_gpu": micro_rows,
+        "gradient_accumulation_steps": accumulation,
+        "gradient_clipping": optimizer.gradient_clipping,
+        "optimizer": {"type": {"adamw": "AdamW", "muon": "Muon"}[optimizer.name], "params": params},
+    }
+    if optimizer.name == "muon":
+        joined["zero_optimization"] = {**joined.get("zero_optimization", {}), "reduce_scatter": False}
+    return joined

@@ -1,0 +1,532 @@
+"""A BERT-like encoder whose layers may each have their own number of attention heads and FFN neurons.
+
+This file travels with every exported model and needs torch and transformers only.
+Shape letters: B rows, L tokens a row, H hidden size, N masked positions, V vocabulary.
+"""
+
+from dataclasses import field
+from typing import Any, Literal, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import initialization as init
+from transformers.activations import ACT2FN
+from transformers.modeling_outputs import (
+    BaseModelOutput,
+    MaskedLMOutput,
+    QuestionAnsweringModelOutput,
+    SequenceClassifierOutput,
+)
+
+IGNORED_LABEL = -100
+# Logits worked on at a time by the loss: on a CPU what its cache holds, elsewhere what memory easily does.
+_CHUNK_ON_CPU = 2**19
+_CHUNK_ELSEWHERE = 2**27
+
+
+class Gates(Protocol):
+    """For every layer l, fp32 factors of its heads, (heads of l,), and of its neurons, (neurons of l,)."""
+
+    @property
+    def heads(self) -> tuple[Tensor, ...]: ...
+    @property
+    def neurons(self) -> tuple[Tensor, ...]: ...
+
+
+class SlimBertConfig(PreTrainedConfig):
+    """Shape and habits of a SlimBert model; `heads_per_layer[i]` and `ffn_per_layer[i]` belong to layer i.
+
+    `norm` is "post" (BERT: norms after the residual sums) or "pre" (norms before each sub-layer and one at
+    the end). `position_offset` rows at the start of the position table are never given to a token.
+    `classifier_pooler` selects BERT's pooler under the sequence classifier instead of RoBERTa's head.
+    """
+
+    model_type = "slim_bert"
+
+    vocab_size: int = 30522
+    hidden_size: int = 256
+    head_size: int = 64
+    heads_per_layer: list[int] = field(default_factory=lambda: [4] * 4)
+    ffn_per_layer: list[int] = field(default_factory=lambda: [1024] * 4)
+    max_position_embeddings: int = 512
+    type_vocab_size: int = 0
+    norm: Literal["post", "pre"] = "post"
+    hidden_act: str = "gelu"
+    layer_norm_eps: float = 1e-12
+    hidden_dropout_prob: float | int = 0.1
+    attention_probs_dropout_prob: float | int = 0.1
+    initializer_range: float = 0.02
+    pad_token_id: int = 0
+    position_offset: int = 0
+    classifier_pooler: bool = False
+    classifier_dropout: float | int | None = None
+    tie_word_embeddings: bool = True
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        if len(self.heads_per_layer) != len(self.ffn_per_layer):
+            raise ValueError(
+                f"heads_per_layer names {len(self.heads_per_layer)} layers, ffn_per_layer {len(self.ffn_per_layer)}"
+            )
+        if self.norm not in ("post", "pre"):
+            raise ValueError(f"norm must be 'post' or 'pre', got {self.norm!r}")
+        super().__post_init__(**kwargs)
+
+    @property
+    def num_hidden_layers(self) -> int:
+        return len(self.heads_per_layer)
+
+
+class SlimBertDropout(nn.Module):
+    """Dropout of probability `p`, in training only; none at all, not even a draw, when p is 0."""
+
+    def __init__(self, p: float) -> None:
+        super().__init__()
+        self.p = float(p)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or self.p == 0.0:
+            return x
+        if x.device.type != "cpu":
+            return F.dropout(x, self.p, True)
+        # On a CPU torch draws a number an element on one thread. Here a 64-bit draw serves four elements,
+        # which rounds p to a multiple of 2**-16.
+        cut = max(1, min(round(self.p * 2**16), 2**16 - 1))
+        draws = torch.empty((x.numel() + 3) // 4, dtype=torch.int64).random_(-(2**63), None)
+        kept = draws.view(torch.int16)[: x.numel()].view(x.shape) >= cut - 2**15
+        return x * kept.to(x.dtype).mul_(2**16 / (2**16 - cut))
+
+
+class SlimBertEmbeddings(nn.Module):
+    def __init__(self, config: SlimBertConfig) -> None:
+        super().__init__()
+        hidden = config.hidden_size
+        self.offset = config.position_offset
+        self.pad_token_id = config.pad_token_id
+        self.word = nn.Embedding(config.vocab_size, hidden, padding_idx=config.pad_token_id)
+        self.position = nn.Embedding(
+            config.max_position_embeddings, hidden, padding_idx=self.offset - 1 if self.offset else None
+        )
+        self.token_type = nn.Embedding(config.type_vocab_size, hidden) if config.type_vocab_size else None
+        self.norm = nn.LayerNorm(hidden, eps=config.layer_norm_eps)
+        self.dropout = SlimBertDropout(config.hidden_dropout_prob)
+
+    def forward(self, input_ids: Tensor, token_type_ids: Tensor | None, position_ids: Tensor | None) -> Tensor:
+        length = input_ids.shape[1]
+        if length + self.offset > self.position.num_embeddings:
+            raise ValueError(
+                f"a row of {length} tokens is too long: the position table serves "
+                f"{self.position.num_embeddings - self.offset}"
+            )
+        if position_ids is not None:
+            position_ids = position_ids + self.offset
+        elif self.offset:
+            # RoBERTa counts the tokens that are not padding; padding gets the row before the first.
+            real = input_ids.ne(self.pad_token_id)
+            position_ids = real.cumsum(1) * real + (self.offset - 1)
+        else:
+            position_ids = torch.arange(length, device=input_ids.device)[None]
+        x = self.word(input_ids) + self.position(position_ids)
+        if self.token_type is not None:
+            if token_type_ids is None:
+                token_type_ids = input_ids.new_zeros(1, 1)
+            x = x + self.token_type(token_type_ids)
+        return self.dropout(self.norm(x))
+
+
+class SlimBertAttention(nn.Module):
+    def __init__(self, config: SlimBertConfig, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.head_size = config.head_size
+        self.dropout = SlimBertDropout(config.attention_probs_dropout_prob)
+        inner = heads * config.head_size
+        self.qkv = nn.Linear(config.hidden_size, 3 * inner)
+        self.output = nn.Linear(inner, config.hidden_size)
+
+    def forward(self, x: Tensor, mask: Tensor | None, gate: Tensor | None) -> Tensor:
+        batch, length, _ = x.shape
+        qkv = self.qkv(x).view(batch, length, 3, self.heads, self.head_size)
+        q, k, v = (part.transpose(1, 2) for part in qkv.unbind(2))
+        if q.device.type == "cpu" and q.dtype == torch.bfloat16:
+            # The fused kernel's backward pass is two to six times slower than these products here.
+            scores = (q * self.head_size**-0.5) @ k.transpose(-1, -2)
+            if mask is not None:
+                scores = scores.masked_fill(~mask, -torch.inf)
+            context = self.dropout(torch.softmax(scores, -1, dtype=scores.dtype)) @ v
+        else:
+            dropout_p = self.dropout.p if self.training else 0.0
+            context = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout_p)
+        context = context.transpose(1, 2)
+        if gate is not None:
+            context = context * gate.to(context.dtype)[:, None]
+        return self.output(context.reshape(batch, length, self.heads * self.head_size))
+
+
+class SlimBertFeedForward(nn.Module):
+    def __init__(self, config: SlimBertConfig, neurons: int) -> None:
+        super().__init__()
+        self.up = nn.Linear(config.hidden_size, neurons)
+        self.activation = ACT2FN[config.hidden_act]
+        self.down = nn.Linear(neurons, config.hidden_size)
+
+    def forward(self, x: Tensor, gate: Tensor | None) -> Tensor:
+        x = self.activation(self.up(x))
+        if gate is not None:
+            x = x * gate.to(x.dtype)
+        return self.down(x)
+
+
+class SlimBertLayer(nn.Module):
+    def __init__(self, config: SlimBertConfig, heads: int, neurons: int) -> None:
+        super().__init__()
+        self.pre_norm = config.norm == "pre"
+        self.attention = SlimBertAttention(config, heads)
+        self.attention_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.ffn = SlimBertFeedForward(config, neurons)
+        self.ffn_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.dropout = SlimBertDropout(config.hidden_dropout_prob)
+
+    def forward(
+        self,
+        x: Tensor,
+        mask: Tensor | None = None,
+        head_gate: Tensor | None = None,
+        neuron_gate: Tensor | None = None,
+    ) -> Tensor:
+        if self.pre_norm:
+            x = x + self.dropout(self.attention(self.attention_norm(x), mask, head_gate))
+            return x + self.dropout(self.ffn(self.ffn_norm(x), neuron_gate))
+        x = self.attention_norm(x + self.dropout(self.attention(x, mask, head_gate)))
+        return self.ffn_norm(x + self.dropout(self.ffn(x, neuron_gate)))
+
+
+class SlimBertPreTrainedModel(PreTrainedModel):
+    config_class = SlimBertConfig
+    base_model_prefix = "encoder"
+    _supports_sdpa = True
+    _no_split_modules = ["SlimBertLayer"]  # noqa: RUF012 (transformers' convention)
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if isinstance(module, SlimBertLMHead):
+            init.zeros_(module.bias)
+
+
+class SlimBertModel(SlimBertPreTrainedModel):
+    """The encoder alone. `activation_checkpointing` recomputes each layer in the backward pass."""
+
+    def __init__(self, config: SlimBertConfig) -> None:
+        super().__init__(config)
+        self.activation_checkpointing = False
+        self.embeddings = SlimBertEmbeddings(config)
+        self.layers = nn.ModuleList(
+            SlimBertLayer(config, heads, neurons)
+            for heads, neurons in zip(config.heads_per_layer, config.ffn_per_layer, strict=True)
+        )
+        self.final_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps) if config.norm == "pre" else None
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.embeddings.word
+
+    def set_input_embeddings(self, value: nn.Embedding) -> None:
+        self.embeddings.word = value
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        document_ids: Tensor | None = None,
+        gates: Gates | None = None,
+        output_hidden_states: bool = False,
+    ) -> BaseModelOutput:
+        """Hidden states (B, L, H) of token ids (B, L).
+
+        attention_mask (B, L): 0 where no position may look. document_ids (B, L): positions attend only within
+        equal ids; 0 marks padding. position_ids (B, L) count from 0 within a piece; the position offset is
+        added here. A model without a type table ignores token_type_ids. With `output_hidden_states` the
+        embeddings and the output of every layer (before the final norm) are returned too.
+        """
+        x = self.embeddings(input_ids, token_type_ids, position_ids)
+        mask = attention_bias_mask(attention_mask, document_ids)
+        states = [x] if output_hidden_states else None
+        for index, layer in enumerate(self.layers):
+            head_gate = gates.heads[index] if gates is not None else None
+            neuron_gate = gates.neurons[index] if gates is not None else None
+            if self.activation_checkpointing and torch.is_grad_enabled():
+                x = checkpoint(layer, x, mask, head_gate, neuron_gate, use_reentrant=False)
+            else:
+                x = layer(x, mask, head_gate, neuron_gate)
+            if states is not None:
+                states.append(x)
+        if self.final_norm is not None:
+            x = self.final_norm(x)
+        return BaseModelOutput(last_hidden_state=x, hidden_states=tuple(states) if states is not None else None)
+
+
+def attention_bias_mask(attention_mask: Tensor | None, document_ids: Tensor | None) -> Tensor | None:
+    """True where a query may look at a key, (B, 1, L, L) with documents, else (B, 1, 1, L); None: everywhere.
+
+    Padding of a packed row attends to padding, and a row without any visible key to all of it, so that no
+    softmax runs over nothing. The search for an all-visible mask stays off accelerators, where reading
+    its answer would stall the queue.
+    """
+    mask = None
+    if document_ids is not None and (
+        document_ids.device.type != "cpu" or bool((document_ids != document_ids[:, :1]).any())
+    ):
+        mask = (document_ids[:, :, None] == document_ids[:, None, :])[:, None]
+    if attention_mask is not None:
+        visible = attention_mask != 0
+        if visible.device.type != "cpu" or not bool(visible.all()):
+            keys = visible[:, None, None, :]
+            mask = keys if mask is None else mask & keys
+            mask = mask | ~mask.any(-1, keepdim=True)
+    return mask
+
+
+class SlimBertLMHead(nn.Module):
+    """Dense, activation, norm and the decoder, whose weight is the word embedding of the encoder."""
+
+    def __init__(self, config: SlimBertConfig) -> None:
+        super().__init__()
+        self.bias = nn.Parameter(torch.zeros(config.vocab_size))
+        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
+        self.activation = ACT2FN[config.hidden_act]
+        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.decoder = nn.Linear(config.hidden_size, config.vocab_size)
+        # Registered in both modules: the GEMM adds it, and ZeRO-3 gathers it where it is used.
+        self.decoder.bias = self.bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.decoder(self.norm(self.activation(self.dense(x))))
+
+
+class SlimBertCrossEntropy(torch.autograd.Function):
+    """Mean cross entropy, in fp32 or better, of logits (N, V) against labels (N,); -100 does not count.
+
+    The backward pass recomputes the probabilities from one number a row, some rows at a time, and writes
+    the gradient in the logits' own type: no fp32 copy of the logits is ever held.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, labels: Tensor) -> Tensor:
+        dtype = torch.promote_types(logits.dtype, torch.float32)
+        targets = labels.clamp(min=0)[:, None]
+        counted = labels != IGNORED_LABEL
+        weights = (counted / counted.sum().clamp(min=1)).to(dtype)[:, None]
+        rows = SlimBertCrossEntropy.rows_at_once(logits)
+        log_p = torch.cat(
+            [
+                torch.log_softmax(part, -1, dtype=dtype).gather(1, at)
+                for part, at in zip(logits.split(rows), targets.split(rows), strict=True)
+            ]
+        )
+        normaliser = logits.gather(1, targets).to(dtype) - log_p
+        ctx.save_for_backward(logits, targets, weights, normaliser)
+        return -(log_p * weights).sum()
+
+    @staticmethod
+    def backward(ctx: Any, grad_loss: Tensor) -> tuple[Tensor, None]:
+        logits, targets, weights, normaliser = ctx.saved_tensors
+        weights = weights * grad_loss
+        gradient = torch.empty_like(logits)
+        rows = SlimBertCrossEntropy.rows_at_once(logits)
+        for start in range(0, logits.shape[0], rows):
+            part = slice(start, start + rows)
+            p = (logits[part] - normaliser[part]).exp_()
+            p.scatter_add_(1, targets[part], p.new_full(targets[part].shape, -1.0))
+            gradient[part] = p.mul_(weights[part])
+        return gradient, None
+
+    @staticmethod
+    def rows_at_once(logits: Tensor) -> int:
+        chunk = _CHUNK_ON_CPU if logits.device.type == "cpu" else _CHUNK_ELSEWHERE
+        return max(1, chunk // logits.shape[1])
+
+
+class SlimBertForMaskedLM(SlimBertPreTrainedModel):
+    """Encoder and masked-LM head; the head runs on the masked positions only when they are known."""
+
+    _tied_weights_keys = {  # noqa: RUF012 (transformers' convention)
+        "lm_head.decoder.weight": "encoder.embeddings.word.weight",
+        "lm_head.decoder.bias": "lm_head.bias",
+    }
+
+    def __init__(self, config: SlimBertConfig) -> None:
+        super().__init__(config)
+        self.encoder = SlimBertModel(config)
+        self.lm_head = SlimBertLMHead(config)
+        self.post_init()
+
+    def get_output_embeddings(self) -> nn.Module:
+        return self.lm_head.decoder
+
+    def set_output_embeddings(self, value: nn.Linear) -> None:
+        self.lm_head.decoder = value
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        document_ids: Tensor | None = None,
+        labels: Tensor | None = None,
+        masked_positions: Tensor | None = None,
+        gates: Gates | None = None,
+        output_hidden_states: bool = False,
+    ) -> MaskedLMOutput:
+        """Logits and, with labels, the mean cross entropy in fp32 (0 when no label counts).
+
+        masked_positions (N,): flat indices into B*L; labels are then (N,) and logits (N, V). Labels (B, L)
+        without masked_positions: the head runs where the label is not -100, logits (N, V) in row order.
+        Without either: logits (B, L, V). The other arguments are those of `SlimBertModel.forward`.
+        """
+        encoded = self.encoder(
+            input_ids,
+            attention_mask=attention_mask,
+            token_type_ids=token_type_ids,
+            position_ids=position_ids,
+            document_ids=document_ids,
+            gates=gates,
+            output_hidden_states=output_hidden_states,
+        )
+        x = encoded.last_hidden_state
+        if labels is not None and masked_positions is None:
+            labels = labels.reshape(-1)
+            masked_positions = (labels != IGNORED_LABEL).nonzero().squeeze(1)
+            labels = labels[masked_positions]
+        if masked_positions is not None:
+            x = x.reshape(-1, x.shape[-1]).index_select(0, masked_positions)
+        logits = self.lm_head(x)
+        loss = None
+        if labels is not None:
+            loss = SlimBertCrossEntropy.apply(logits, labels)
+        return MaskedLMOutput(loss=loss, logits=logits, hidden_states=encoded.hidden_states)
+
+
+class SlimBertPooler(nn.Module):
+    """BERT's pooler: tanh of a dense layer over the first token."""
+
+    def __init__(self, config: SlimBertConfig) -> None:
+        super().__init__()
+        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.tanh(self.dense(x[:, 0]))
+
+
+class SlimBertClassificationHead(nn.Module):
+    """RoBERTa's head over the first token: dropout, dense, tanh, dropout, projection."""
+
+    def __init__(self, config: SlimBertConfig) -> None:
+        super().__init__()
+        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
+        self.dropout = SlimBertDropout(classifier_dropout(config))
+        self.out_proj = nn.Linear(config.hidden_size, config.num_labels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.out_proj(self.dropout(torch.tanh(self.dense(self.dropout(x[:, 0])))))
+
+
+def classifier_dropout(config: SlimBertConfig) -> float:
+    """The classifier's own dropout where one is set, else the encoder's."""
+    chosen = config.classifier_dropout
+    return float(config.hidden_dropout_prob if chosen is None else chosen)
+
+
+class SlimBertForSequenceClassification(SlimBertPreTrainedModel):
+    """Encoder and a classifier or regressor over the first token."""
+
+    def __init__(self, config: SlimBertConfig) -> None:
+        super().__init__(config)
+        self.encoder = SlimBertModel(config)
+        if config.classifier_pooler:
+            self.pooler = SlimBertPooler(config)
+            self.dropout = SlimBertDropout(classifier_dropout(config))
+            self.classifier: nn.Module = nn.Linear(config.hidden_size, config.num_labels)
+        else:
+            self.classifier = SlimBertClassificationHead(config)
+        self.post_init()
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        labels: Tensor | None = None,
+        gates: Gates | None = None,
+    ) -> SequenceClassifierOutput:
+        """Logits (B, labels); the loss is squared error for one label or `problem_type` "regression",
+        binary cross entropy for "multi_label_classification", cross entropy otherwise, always in fp32.
+        """
+        x = self.encoder(
+            input_ids,
+            attention_mask=attention_mask,
+            token_type_ids=token_type_ids,
+            position_ids=position_ids,
+            gates=gates,
+        ).last_hidden_state
+        if self.config.classifier_pooler:
+            x = self.dropout(self.pooler(x))
+        logits = self.classifier(x)
+        loss = None
+        if labels is not None:
+            problem = self.config.problem_type
+            if problem == "multi_label_classification":
+                loss = F.binary_cross_entropy_with_logits(logits.float(), labels.float())
+            elif problem == "regression" or (problem is None and self.config.num_labels == 1):
+                loss = F.mse_loss(logits.float().reshape(-1), labels.float().reshape(-1))
+            else:
+                loss = F.cross_entropy(logits.float(), labels.reshape(-1))
+        return SequenceClassifierOutput(loss=loss, logits=logits)
+
+
+class SlimBertForQuestionAnswering(SlimBertPreTrainedModel):
+    """Encoder and a start and an end score for every token."""
+
+    def __init__(self, config: SlimBertConfig) -> None:
+        super().__init__(config)
+        self.encoder = SlimBertModel(config)
+        self.qa_outputs = nn.Linear(config.hidden_size, 2)
+        self.post_init()
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        start_positions: Tensor | None = None,
+        end_positions: Tensor | None = None,
+        gates: Gates | None = None,
+    ) -> QuestionAnsweringModelOutput:
+        """Start and end logits (B, L); the loss is the mean of both cross entropies, in fp32.
+
+        A start or end at or beyond L (an answer the window cut away) does not count.
+        """
+        x = self.encoder(
+            input_ids,
+            attention_mask=attention_mask,
+            token_type_ids=token_type_ids,
+            position_ids=position_ids,
+            gates=gates,
+        ).last_hidden_state
+        start_logits, end_logits = self.qa_outputs(x).unbind(-1)
+        loss = None
+        if start_positions is not None and end_positions is not None:
+            length = input_ids.shape[1]
+            losses = [
+                F.cross_entropy(logits.float(), at.reshape(-1).clamp(0, length), ignore_index=length)
+                for logits, at in ((start_logits, start_positions), (end_logits, end_positions))
+            ]
+            loss = (losses[0] + losses[1]) / 2
+        return QuestionAnsweringModelOutput(loss=loss, start_logits=start_logits, end_logits=end_logits)

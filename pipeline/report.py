@@ -1,0 +1,280 @@
+"""Stage `report`: run folders as one page. Reads only; a piece that is missing is said in words, never an error.
+
+The page needs no network: pictures are inlined, styles too. The first run is the main one, others are compared with
+it.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+from matplotlib.figure import Figure
+
+from pipeline import plots
+from pipeline.artifacts import UserError, write_atomically
+from pipeline.plots import Curve, duration, short
+from pipeline.record import RunRecord, read_run
+from pipeline.report_tables import (
+    change,
+    comparison_table,
+    dense_forward_flops,
+    dense_parameters,
+    equal_tokens,
+    finetuning_table,
+    forward_flops,
+    parameters,
+    provenance_table,
+    recipe_tables,
+    speed,
+    stage_seconds,
+    stage_table,
+    total_seconds,
+)
+from pipeline.tickets.ticket import GROUPS
+
+TEMPLATE = "report.html.jinja"
+
+
+def build_report(run_folders: list[Path], out: Path) -> None:
+    """Write the page about these runs to `out`.
+
+    Raises UserError when no folder is given or one does not exist; whatever is missing inside of a folder is
+    described on the page.
+    """
+    if not run_folders:
+        raise UserError("a report needs at least one run folder, got none")
+    for folder in run_folders:
+        if not folder.is_dir():
+            raise UserError(f"there is no run folder {folder}; `python -m pipeline status` lists the runs")
+    runs = [read_run(folder) for folder in run_folders]
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    main = runs[0]
+    page = environment.get_template(TEMPLATE).render(
+        name=main.name,
+        others=[run.name for run in runs[1:]],
+        sentences=_sentences(runs),
+        tiles=_tiles(main),
+        problems=[problem for run in runs for problem in run.problems],
+        stages=[stage_table(run) for run in runs],
+        time_plot=_time_plot(runs),
+        ticket=_ticket(main),
+        settling=_settling(main),
+        training=_training(runs),
+        comparison=comparison_table(runs) if len(runs) > 1 else [],
+        finetuning=finetuning_table(runs),
+        recipe=recipe_tables(runs),
+        engine=json.dumps(main.engine, indent=2),
+        provenance=[provenance_table(run) for run in runs],
+        run_names=[run.name for run in runs],
+    )
+    write_atomically(out, page)
+
+
+# Headline
+
+
+def _sentences(runs: Sequence[RunRecord]) -> list[str]:
+    main = runs[0]
+    return [_found(main), *([words] if (words := _trained(main)) else []), *_against(main, runs[1:])]
+
+
+def _found(run: RunRecord) -> str:
+    """What the search came to, or why there is nothing to say yet."""
+    if run.recipe is None and run.ticket is None:
+        return "This folder has no readable recipe.json, so there is little to report."
+    if not run.has_search:
+        return "A dense run: it was set up without a search, so that nothing is cut."
+    ticket = run.ticket
+    if ticket is None:
+        if not run.stages["search"].done:
+            return "The search has not finished, so that there is no ticket yet."
+        return "The search has finished, but no ticket has been drawn yet."
+    slim, dense = ticket.slim_shape().layers, ticket.dense_shape.layers
+    kept = (
+        f"{sum(x.heads for x in slim):,} of {sum(x.heads for x in dense):,} attention heads and "
+        f"{sum(x.ffn for x in slim):,} of {sum(x.ffn for x in dense):,} feed-forward neurons stay."
+    )
+    if ticket.settled:
+        return f"The masks settled after step {ticket.step:,}: {kept}"
+    if run.recipe and run.recipe.search.draw == "fixed":
+        return f"The ticket was drawn at the fixed step {ticket.step:,}: {kept}"
+    return f"The masks had not settled after step {ticket.step:,}, the ticket was drawn there all the same: {kept}"
+
+
+def _trained(run: RunRecord) -> str | None:
+    losses = run.losses()
+    model = "slim model" if run.has_search else "model"
+    if not losses.train_tokens:
+        return f"Pre-training of the {model} has no steps to show yet."
+    tokens = short(losses.train_tokens[-1])
+    if not run.stages["pretrain"].done:
+        return f"Pre-training of the {model} has not finished; it has seen {tokens} tokens so far."
+    return None
+
+
+def _against(main: RunRecord, others: Sequence[RunRecord]) -> list[str]:
+    sentences = []
+    for other in others:
+        ours, theirs = total_seconds(main), total_seconds(other)
+        if not (main.stages["pretrain"].done and other.stages["pretrain"].done and ours and theirs):
+            sentences.append(f"{main.name} and {other.name} have not both finished: compare with care.")
+            continue
+        more = ours / theirs - 1
+        words = "as long as" if round(more, 3) == 0 else f"{abs(more):.1%} {'more' if more > 0 else 'less'} than"
+        search = "search and pre-training together" if main.has_search else "pre-training"
+        sentence = (
+            f"{search[0].upper()}{search[1:]} took {duration(ours)}, {words} run {other.name} ({duration(theirs)})"
+        )
+        tokens = equal_tokens([main, other])
+        if tokens is not None:
+            a, b = (run.losses().validation_at(tokens) for run in (main, other))
+            sentence += f"; after {short(tokens)} tokens of pre-training the validation loss is {a:.3f} against {b:.3f}"
+        sentences.append(sentence + ".")
+    return sentences
+
+
+def _tiles(run: RunRecord) -> list[dict[str, str]]:
+    tiles = []
+    dense = run.dense_shape
+    slim = run.ticket.slim_shape() if run.ticket else None
+
+    def tile(label: str, value: str, note: str = "") -> None:
+        tiles.append({"label": label, "value": value, "note": note})
+
+    if dense and slim:
+        for label, wide, narrow in (
+            ("Attention heads", sum(x.heads for x in dense.layers), sum(x.heads for x in slim.layers)),
+            ("FFN neurons", sum(x.ffn for x in dense.layers), sum(x.ffn for x in slim.layers)),
+        ):
+            tile(label, f"{narrow:,}", f"of {wide:,}, {change(narrow, wide)}")
+    for label, count, before in (
+        ("Parameters", parameters(run), dense_parameters(run)),
+        ("FLOPs a token, forward", forward_flops(run), dense_forward_flops(run)),
+    ):
+        if count is not None and before is not None:
+            tile(label, short(count), f"of {short(before)} dense, {change(count, before)}" if slim else "dense")
+    losses = run.losses()
+    if losses.validation_loss:
+        tile(
+            "Validation loss",
+            f"{losses.validation_loss[-1]:.3f}",
+            f"after {short(losses.validation_tokens[-1])} tokens",
+        )
+    if (total := total_seconds(run)) is not None:
+        parts = [
+            f"{word} {duration(seconds)}"
+            for stage, word in (("search", "search"), ("pretrain", "pre-training"))
+            if (seconds := run.seconds_training(stage)) is not None
+        ]
+        tile("Time in training", duration(total), ", ".join(parts))
+    if rate := speed(run, "pretrain"):
+        searching = speed(run, "search")
+        tile("Tokens a second", short(rate), f"search: {short(searching)}" if searching else "")
+    return tiles
+
+
+def _time_plot(runs: Sequence[RunRecord]) -> Markup | None:
+    times = {run.name: seconds for run in runs if (seconds := stage_seconds(run))}
+    return _svg(plots.stage_times(times), "time", "Bars: time by stage, the figures of the table") if times else None
+
+
+# The ticket
+
+
+def _ticket(run: RunRecord) -> dict[str, Any] | None:
+    ticket = run.ticket
+    if ticket is None:
+        return None
+    rows = [
+        {"layer": layer, "heads": f"{len(heads)} of {dense.heads}", "neurons": f"{len(neurons):,} of {dense.ffn:,}"}
+        for layer, (heads, neurons, dense) in enumerate(
+            zip(ticket.heads, ticket.neurons, ticket.dense_shape.layers, strict=True)
+        )
+    ]
+    return {
+        "heads": _svg(plots.kept_heads(ticket), "heads", "Grid of layers by heads; filled squares stay"),
+        "neurons": _svg(plots.kept_neurons(ticket), "neurons", "Bars and strips: kept feed-forward neurons by layer"),
+        "rows": rows,
+        "score": ticket.score,
+        "step": f"{ticket.step:,}",
+        "largest_difference": run.result("draw", "largest_difference"),
+    }
+
+
+def _settling(run: RunRecord) -> dict[str, Any]:
+    """Curves and heat map of the mask distances, or the words for why there are none."""
+    if not run.has_search:
+        return {"curves": None, "map": None, "words": ["A dense run has no search."]}
+    words, curves, heat_map = [], None, None
+    draw_step = run.ticket.step if run.ticket else None
+    rows = run.rows.get("search", {}).get("distance", [])
+    if rows and run.recipe:
+        search = run.recipe.search
+        figure = plots.distance_curves(
+            [row["step"] for row in rows],
+            {group: [row.get(group) for row in rows] for group in GROUPS},
+            {group: [max(row.get(f"{group}_queue") or [None]) for row in rows] for group in GROUPS},
+            search.threshold,
+            search.guard_steps,
+            draw_step,
+        )
+        curves = _svg(figure, "curves", "Mask distances of heads and neurons over steps, with the threshold")
+    else:
+        words.append("No mask distances have been logged.")
+    try:
+        masks = run.masks()
+    except UserError as error:
+        masks = None
+        words.append(str(error))
+    if masks is not None:
+        matrices = {group: masks.distances(group) for group in GROUPS}
+        heat_map = _svg(
+            plots.distance_heat_map(masks.steps, matrices, draw_step), "map", "Distances between the masks of all steps"
+        )
+    elif not words or rows:
+        words.append("No scores have been recorded, so that masks cannot be compared with each other.")
+    if not run.stages["search"].done:
+        words.append("The search has not finished.")
+    return {"curves": curves, "map": heat_map, "words": words}
+
+
+# Training
+
+
+def _training(runs: Sequence[RunRecord]) -> dict[str, Any]:
+    tokens, seconds = [], []
+    rates = {}
+    for run in runs:
+        losses = run.losses()
+        if not losses.train_tokens:
+            continue
+        fit = (losses.train_loss, losses.validation_loss)
+        tokens.append(Curve(run.name, losses.train_tokens, fit[0], losses.validation_tokens, fit[1]))
+        seconds.append(Curve(run.name, losses.train_seconds, fit[0], losses.validation_seconds, fit[1]))
+        steps, values = run.series("pretrain", "train", "step", "lr")
+        rates[run.name] = (steps, values)
+    missing = [run.name for run in runs if not run.losses().train_tokens]
+    found: dict[str, Any] = {"missing": missing, "tokens": None, "seconds": None, "rate": None}
+    if tokens:
+        found["tokens"] = _svg(
+            plots.loss_curves(tokens, "tokens of pre-training"), "tokens", "Loss over tokens of pre-training"
+        )
+        found["seconds"] = _svg(
+            plots.loss_curves(seconds, "seconds of training, search included"), "seconds", "Loss over training time"
+        )
+        found["rate"] = _svg(plots.learning_rates(rates), "rate", "Learning rate over steps")
+    return found
+
+
+def _svg(figure: Figure, prefix: str, description: str) -> Markup:
+    # Our own drawing; labels inside of it were escaped by the SVG writer.
+    return Markup(plots.svg_of(figure, prefix, description))

@@ -1,0 +1,188 @@
+"""Figures of runs, and the tables of a report. Knows run records, nothing of pages or pictures."""
+
+import json
+from collections.abc import Callable, Sequence
+from statistics import mean, stdev
+from typing import Any
+
+from pipeline.model.shape import EncoderShape
+from pipeline.plots import duration, short
+from pipeline.record import RunRecord
+
+NOTHING = "-"
+
+
+def parameters(run: RunRecord) -> float | None:
+    """Parameters of the model that is pre-trained; None before its shape is decided."""
+    if (trained := run.result("pretrain", "parameters")) is not None:
+        return float(trained)
+    return run.trained_shape.num_parameters() if run.trained_shape else None
+
+
+def dense_parameters(run: RunRecord) -> float | None:
+    """Parameters of the model the search starts from."""
+    if (known := run.result("pretrain", "parameters_dense")) is not None:
+        return float(known)
+    return run.dense_shape.num_parameters() if run.dense_shape else None
+
+
+def forward_flops(run: RunRecord) -> float | None:
+    """Matmul FLOPs a token of the forward pass of the model that is pre-trained."""
+    return _flops(run, run.trained_shape)
+
+
+def dense_forward_flops(run: RunRecord) -> float | None:
+    """The same of the model the search starts from."""
+    return _flops(run, run.dense_shape)
+
+
+def _flops(run: RunRecord, shape: EncoderShape | None) -> float | None:
+    if shape is None or run.recipe is None:
+        return None
+    return shape.forward_flops_per_token(run.recipe.corpus.row_length, run.recipe.objective.mask_rate)
+
+
+def total_seconds(run: RunRecord) -> float | None:
+    """Seconds in training, the search's included."""
+    parts = [run.seconds_training(stage) for stage in ("search", "pretrain")]
+    return sum(part for part in parts if part is not None) if any(part is not None for part in parts) else None
+
+
+def speed(run: RunRecord, stage: str) -> float | None:
+    """Tokens a second over a finished stage, or at the last row of an unfinished one."""
+    if (whole := run.result(stage, "tokens_per_second")) is not None:
+        return float(whole)
+    return _last(run.series(stage, "train", "tokens_per_second")[0])
+
+
+def equal_tokens(runs: Sequence[RunRecord]) -> float | None:
+    """The largest number of tokens at which every run has a validation loss."""
+    seen = [run.losses().validation_tokens for run in runs]
+    if not all(seen):
+        return None
+    tokens = min(tokens[-1] for tokens in seen)
+    return tokens if all(one[0] <= tokens for one in seen) else None
+
+
+def change(value: float | None, reference: float | None) -> str:
+    """How far `value` lies from `reference`, in percent of it."""
+    if value is None or not reference:
+        return ""
+    return f"{value / reference - 1:+.1%}".replace("-", "\N{MINUS SIGN}")
+
+
+def comparison_table(runs: Sequence[RunRecord]) -> list[dict[str, Any]]:
+    """Rows of the table of runs side by side; numbers of others carry their change from the main run's."""
+    rows = [{"label": "Model", "cells": [("slim" if run.has_search else "dense", "") for run in runs]}]
+
+    def row(label: str, value: Callable[[RunRecord], float | None], text: Callable[[float], str]) -> None:
+        values = [value(run) for run in runs]
+        if all(one is None for one in values):
+            return
+        cells = []
+        for index, one in enumerate(values):
+            first = values[0]
+            note = change(one, first) if index and one is not None else ""
+            cells.append((NOTHING if one is None else text(one), note))
+        rows.append({"label": label, "cells": cells})
+
+    row("Parameters", parameters, lambda n: f"{n:,.0f}")
+    row("FLOPs a token, forward", forward_flops, short)
+    row("Steps of pre-training", lambda run: _last(run.series("pretrain", "train", "step")[0]), lambda n: f"{n:,.0f}")
+    row("Tokens in the search", lambda run: _last(run.series("search", "train", "tokens")[0]), short)
+    row("Tokens in pre-training", lambda run: _last(run.losses().train_tokens), short)
+    row("Time of the search", lambda run: run.seconds_training("search"), duration)
+    row("Time of pre-training", lambda run: run.seconds_training("pretrain"), duration)
+    row("Time, both together", total_seconds, duration)
+    row("Tokens a second in pre-training", lambda run: speed(run, "pretrain"), short)
+    row("Validation loss at the end", lambda run: _last(run.losses().validation_loss), lambda n: f"{n:.4f}")
+    tokens = equal_tokens(runs)
+    if tokens is not None:
+        label = f"Validation loss after {short(tokens)} tokens of pre-training"
+        row(label, lambda run: run.losses().validation_at(tokens), lambda n: f"{n:.4f}")
+    return rows
+
+
+def finetuning_table(runs: Sequence[RunRecord]) -> list[dict[str, Any]]:
+    """A row a task and metric, a cell a run: mean and standard deviation over seeds."""
+    keys = dict.fromkeys(
+        (done.task, name, done.unit) for run in runs for done in run.finetuned for name in done.metrics
+    )
+    rows = []
+    for task, name, unit in keys:
+        cells = []
+        for run in runs:
+            values = [done.metrics[name] for done in run.finetuned if done.task == task and name in done.metrics]
+            text = f"{mean(values):.2f}" if values else NOTHING
+            spread = f"± {stdev(values):.2f}" if len(values) > 1 else ""
+            seeds = f"{len(values)} seed{'s' if len(values) > 1 else ''}" if values else ""
+            cells.append((text, ", ".join(part for part in (spread, seeds) if part)))
+        rows.append({"task": task, "metric": f"{name}, {unit}" if unit else name, "cells": cells})
+    return rows
+
+
+def stage_table(run: RunRecord) -> dict[str, Any]:
+    times = stage_seconds(run)
+    total = sum(times.values())
+    rows = []
+    for stage in run.stages.values():
+        seconds = times.get(stage.name)
+        rows.append(
+            {
+                "name": stage.name,
+                "state": stage.state,
+                "done": stage.done,
+                "seconds": duration(seconds) if seconds is not None else NOTHING,
+                "share": f"{seconds / total:.1%}" if seconds is not None and total else NOTHING,
+                "finished": stage.manifest.get("finished", NOTHING),
+            }
+        )
+    return {"name": run.name, "rows": rows, "total": duration(total)}
+
+
+def stage_seconds(run: RunRecord) -> dict[str, float]:
+    return {name: float(stage.manifest["seconds"]) for name, stage in run.stages.items() if "seconds" in stage.manifest}
+
+
+def recipe_tables(runs: Sequence[RunRecord]) -> dict[str, Any]:
+    flat = [_flatten(run.recipe.model_dump(mode="json")) if run.recipe else {} for run in runs]
+    keys = list(dict.fromkeys(key for values in flat for key in values))
+    values_of = {key: [json.dumps(values[key]) if key in values else NOTHING for values in flat] for key in keys}
+    return {
+        "main": {key: values[0] for key, values in values_of.items() if key in flat[0]},
+        "differing": {key: values for key, values in values_of.items() if len(set(values)) > 1},
+    }
+
+
+def _flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= _flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat
+
+
+def provenance_table(run: RunRecord) -> dict[str, Any]:
+    done = [stage for stage in run.stages.values() if stage.done]
+    versions: dict[str, str] = {}
+    for stage in done:
+        versions |= stage.manifest.get("versions", {})
+    commits = {stage.manifest.get("commit") for stage in done}
+    notes = []
+    if len(commits) > 1:
+        notes.append("The stages were run from different commits.")
+    if any(str(commit).endswith("+changes") for commit in commits):
+        notes.append("At least one stage was run with uncommitted changes.")
+    rows = [
+        {
+            "stage": stage.name,
+            "commit": stage.manifest.get("commit") or "unknown",
+            "host": stage.manifest.get("host", NOTHING),
+            "finished": stage.manifest.get("finished", NOTHING),
+        }
+        for stage in done
+    ]
+    return {"name": run.name, "rows": rows, "versions": versions, "notes": notes}
+
+
+def _last(values: Sequence[float]) -> float | None:
+    return values[-1] if values else None

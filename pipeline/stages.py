@@ -1,0 +1,252 @@
+"""The ordered table of stages: what each reads, what decides its result, and how it is started.
+
+Everything here is torch-free, so that a finished run is recognised without starting anything.
+"""
+
+import fcntl
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline import launch
+from pipeline.artifacts import (
+    MANIFEST_NAME,
+    UserError,
+    differing_keys,
+    is_done,
+    read_manifest,
+    sha256_file,
+    write_atomically,
+    write_manifest,
+)
+from pipeline.config import Recipe
+from pipeline.dsconfig import accumulation_steps
+from pipeline.run import Run
+
+SAMPLES = Path("data_prep") / "samples"
+STARTED = "started.json"
+
+Contract = tuple[dict[str, Any], dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One row of the table. `contract` gives (settings, inputs): what, when changed, makes the result another one."""
+
+    name: str
+    distributed: bool
+    folder: Callable[[Run], Path]
+    contract: Callable[[Run], Contract]
+
+
+def _results(run: Run, stage: str, folder: Path) -> dict[str, Any]:
+    manifest = read_manifest(folder)
+    if manifest is None:
+        raise UserError(f"stage '{stage}' has not finished in {run.folder.root} (no {folder / MANIFEST_NAME})")
+    return manifest["results"]
+
+
+def _training_settings(run: Run) -> dict[str, Any]:
+    recipe = run.recipe.model_dump(mode="json")
+    kept = {key: recipe[key] for key in ("seed", "model", "objective", "batch", "optimizer", "schedule")}
+    return kept | {"steps": run.recipe.pretrain.steps, "engine": run.engine}
+
+
+def _shards(run: Run) -> dict[str, Any]:
+    if not (run.corpus.shards / MANIFEST_NAME).exists():
+        raise UserError(f"stage 'shard' has not finished in {run.corpus.root} (no {run.corpus.shards / MANIFEST_NAME})")
+    return {"shards": sha256_file(run.corpus.index)}
+
+
+def _search_contract(run: Run) -> Contract:
+    recipe = run.recipe.model_dump(mode="json")
+    return _training_settings(run) | {"search": recipe["search"], "ticket": recipe["ticket"]}, _shards(run)
+
+
+def _draw_contract(run: Run) -> Contract:
+    recipe = run.recipe.model_dump(mode="json")
+    scores = _results(run, "search", run.folder.search)["scores_sha256"]
+    return {"search": recipe["search"], "ticket": recipe["ticket"]}, {"scores": scores}
+
+
+def _pretrain_contract(run: Run) -> Contract:
+    settings = _training_settings(run) | {"rewind": run.recipe.pretrain.rewind}
+    inputs = _shards(run)
+    if run.recipe.search.enabled:
+        _results(run, "draw", run.folder.draw)
+        inputs["ticket"] = sha256_file(run.folder.ticket)
+    return settings, inputs
+
+
+def _export_contract(run: Run) -> Contract:
+    return {}, {"weights": _results(run, "pretrain", run.folder.pretrain)["weights_sha256"]}
+
+
+SEARCH = Stage("search", True, lambda run: run.folder.search, _search_contract)
+DRAW = Stage("draw", False, lambda run: run.folder.draw, _draw_contract)
+PRETRAIN = Stage("pretrain", True, lambda run: run.folder.pretrain, _pretrain_contract)
+EXPORT = Stage("export", False, lambda run: run.folder.export, _export_contract)
+TRAINING_STAGES = (SEARCH, DRAW, PRETRAIN, EXPORT)
+CORPUS_STAGES = ("ingest", "tokenizer", "shard")
+
+
+def stages_of(recipe: Recipe) -> tuple[Stage, ...]:
+    """The training stages this recipe has: a dense run has no search and no draw."""
+    return TRAINING_STAGES if recipe.search.enabled else (PRETRAIN, EXPORT)
+
+
+def corpus_commands(run: Run) -> dict[str, list[str]]:
+    """The data_prep command line of every corpus stage."""
+    corpus = run.recipe.corpus
+    sources = corpus.sources or [str(Path(__file__).parent.parent / SAMPLES)]
+    here = ["--corpus", str(run.corpus.root)]
+    ingest = ["--out", str(run.corpus.root), "--val-fraction", str(corpus.val_fraction)]
+    for source in sources:
+        ingest += ["--source", source]
+    tokenizer = (
+        [*here, "--load", corpus.tokenizer] if corpus.tokenizer else [*here, "--vocab-size", str(corpus.vocab_size)]
+    )
+    return {
+        "ingest": ingest,
+        "tokenizer": tokenizer,
+        "shard": [*here, "--row-length", str(corpus.row_length)],
+    }
+
+
+def begin(stage: Stage, run: Run, force: bool = False) -> bool:
+    """True when the stage has work to do. Raises UserError when it was done, or begun, from something else."""
+    folder = stage.folder(run)
+    if force:
+        shutil.rmtree(folder, ignore_errors=True)
+    settings, inputs = stage.contract(run)
+    if is_done(folder, stage.name, settings, inputs):
+        return False
+    folder.mkdir(parents=True, exist_ok=True)
+    started = folder / STARTED
+    wanted = json.loads(json.dumps({"settings": settings, "inputs": inputs}))
+    if started.exists():
+        changed = differing_keys(json.loads(started.read_text(encoding="utf-8")), wanted)
+        if changed:
+            raise UserError(
+                f"stage '{stage.name}' in {folder} was begun with other settings or inputs: {'; '.join(changed)}. "
+                "Use another run name, or pass --force to start the stage anew"
+            )
+    else:
+        write_atomically(started, json.dumps(wanted, indent=1) + "\n")
+    return True
+
+
+def finish(stage: Stage, run: Run, started: float, results: dict[str, Any]) -> None:
+    """Write the stage's manifest: from here on it is done."""
+    settings, inputs = stage.contract(run)
+    write_manifest(stage.folder(run), stage.name, settings, inputs, started, results)
+
+
+@contextmanager
+def exclusive(run: Run) -> Iterator[None]:
+    """Hold the run for this process. Raises UserError when another process has it: two writers would mix their files.
+
+    The lock goes with the process, however it ends.
+    """
+    path = run.folder.root / ".lock"
+    with path.open("a+", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.seek(0)
+            raise UserError(f"run {run.folder.root} is in use by {file.read().strip() or 'another process'}") from error
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {os.uname().nodename}")
+        file.flush()
+        yield
+
+
+def run_all(run: Run, root: Path, launcher: launch.Launcher, num_ranks: int, force: bool) -> int:
+    """Every stage in order, finished ones skipped. Returns the exit code of the first that fails, else 0."""
+    accumulation_steps(run.recipe.batch.global_rows, run.recipe.batch.micro_rows, num_ranks)
+    began = time.time()
+    for name, arguments in corpus_commands(run).items():
+        command = [sys.executable, "-m", "data_prep", name, *arguments, *(["--force"] if force else [])]
+        code = subprocess.run(command, check=False).returncode
+        if code:
+            return code
+    for stage in stages_of(run.recipe):
+        if not begin(stage, run, force):
+            print(f"{stage.name}: done, skipped ({stage.folder(run)})", flush=True)
+            continue
+        words = [stage.name, "--run", run.folder.root.name, "--root", str(root)]
+        ranks = num_ranks if stage.distributed else 1
+        code = launch.start(words, launcher if stage.distributed else "none", ranks)
+        if code:
+            return code
+        if read_manifest(stage.folder(run)) is None:
+            raise UserError(f"stage '{stage.name}' ended without its manifest in {stage.folder(run)}")
+    print(f"all stages done in {time.time() - began:.0f} s")
+    return 0
+
+
+def statuses(run: Run) -> list[tuple[str, str, str]]:
+    """(stage, state, seconds) of every stage of a run, in order."""
+    folders = {name: getattr(run.corpus, {"ingest": "clean", "tokenizer": "tokenizer", "shard": "shards"}[name])
+               for name in CORPUS_STAGES}  # fmt: skip
+    folders |= {stage.name: stage.folder(run) for stage in stages_of(run.recipe)}
+    for path in sorted(run.folder.root.glob("finetune/*/seed-*")):
+        folders[f"finetune {path.parent.name} {path.name}"] = path
+    rows = []
+    for name, folder in folders.items():
+        manifest = read_manifest(folder)
+        if manifest is not None:
+            rows.append((name, "done", f"{manifest['seconds']:.1f}"))
+        elif folder.exists():
+            newest = sorted(folder.glob("checkpoints/step-*"))
+            rows.append((name, f"interrupted, resumes from {newest[-1].name}" if newest else "begun", ""))
+        else:
+            rows.append((name, "not begun", ""))
+    return rows
+
+
+def run_stage(stage: Stage, run: Run, force: bool) -> None:
+    """Do one training stage in this process, on however many ranks it was started. Collective.
+
+    Raises UserError when the stage's inputs are missing or it was made from others.
+    """
+    from pipeline.dist import started_ranks
+
+    started = time.time()
+    with started_ranks() as ranks:
+        with exclusive(run) if ranks.is_main else nullcontext():
+            needed = ranks.from_main(begin(stage, run, force) if ranks.is_main else None)
+            if not needed:
+                print(f"{stage.name}: done, skipped ({stage.folder(run)})", flush=True)
+                return
+            results = _function(stage.name)(run, ranks)
+            if ranks.is_main:
+                finish(stage, run, started, results)
+        ranks.barrier()
+
+
+def _function(name: str) -> Callable[..., dict[str, Any]]:
+    # Imported only here: torch and DeepSpeed take seconds that a skipped stage should not cost.
+    if name == "search":
+        from pipeline.search import search
+
+        return search
+    if name == "draw":
+        from pipeline.draw import draw
+
+        return draw
+    if name == "pretrain":
+        from pipeline.pretrain import pretrain
+
+        return pretrain
+    from pipeline.export import export
+
+    return export

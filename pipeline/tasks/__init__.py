@@ -1,0 +1,1 @@
+"""Fine-tuning tasks: their data, inputs and official metrics."""

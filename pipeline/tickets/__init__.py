@@ -1,0 +1,1 @@
+"""Finding, deciding and cutting out the early-bird ticket."""

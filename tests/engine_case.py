@@ -1,0 +1,117 @@
+"""One engine case, run on every rank by test_engine.py: train, checkpoint, resume, inherit; prints one JSON line."""
+
+import json
+import sys
+from pathlib import Path
+
+import torch
+
+from pipeline import dsconfig, optim
+from pipeline.checkpoint import Checkpoints
+from pipeline.config import parse_recipe
+from pipeline.dist import Ranks, started_ranks
+from pipeline.engine import Engine
+from pipeline.model.hf import build_model
+from pipeline.model.shape import EncoderShape, LayerShape
+from pipeline.tickets.gates import GateSet
+
+SHAPE = EncoderShape(
+    vocab_size=64, hidden_size=16, head_size=4, layers=(LayerShape(4, 24), LayerShape(2, 16)), max_positions=16,
+    norm="pre", dropout=0.0, attention_dropout=0.0,
+)  # fmt: skip
+GLOBAL_ROWS, LENGTH = 8, 16
+
+
+def recipe(optimizer: str):
+    clipping = 0.0 if optimizer == "muon" else 0.5
+    return parse_recipe(
+        {
+            "batch": {"global_rows": GLOBAL_ROWS, "micro_rows": 2},
+            "optimizer": {"name": optimizer, "lr": 0.01, "gradient_clipping": clipping},
+        },
+        "test",
+    )
+
+
+def batch(step: int, micro: int, ranks: Ranks, rows: int) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(step)
+    ids = torch.randint(5, 64, (GLOBAL_ROWS, LENGTH), generator=generator)
+    start = (micro * ranks.world_size + ranks.rank) * rows
+    mine = ids[start : start + rows]
+    positions = torch.arange(0, rows * LENGTH, 4)
+    return {"input_ids": mine, "masked_positions": positions, "labels": mine.reshape(-1)[positions]}
+
+
+def steps(engine: Engine, first: int, last: int, gates: GateSet, rate: float = 0.01) -> tuple[list[float], list[float]]:
+    losses, norms = [], []
+    rows = GLOBAL_ROWS // engine.ranks.world_size // engine.accumulation
+    for step in range(first, last):
+        for group in engine.groups:
+            group["lr"] = rate
+        total = torch.zeros(())
+        for micro in range(engine.accumulation):
+            loss = engine.forward(batch(step, micro, engine.ranks, rows), gates=gates.tensors).loss
+            engine.backward(loss)
+            total += loss.detach().float() / engine.accumulation
+            if micro == engine.accumulation - 1:
+                grads = gates.collect(engine.loss_scale * engine.ranks.world_size, engine.ranks.sum)
+            engine.micro_step()
+        losses.append(float(engine.ranks.sum(total)) / engine.ranks.world_size)
+        norms.append(float(torch.cat([*grads.heads, *grads.neurons]).norm()))
+    return losses, norms
+
+
+def build(stage: int, precision: str, optimizer: str, ranks: Ranks, checkpointing: bool = False) -> Engine:
+    config = {"zero_optimization": {"stage": stage}, "steps_per_print": 10**9}
+    if precision == "bf16":
+        config["bf16"] = {"enabled": True}
+    model = build_model(SHAPE, seed=0)
+    model.encoder.activation_checkpointing = checkpointing
+    joined = dsconfig.join(config, recipe(optimizer), ranks.world_size)
+    return Engine(model, joined, optim.parameter_groups(model, 0.01), ranks)
+
+
+def main() -> None:
+    stage, precision, optimizer, folder = int(sys.argv[1]), sys.argv[2], sys.argv[3], Path(sys.argv[4])
+    with started_ranks() as ranks:
+        gates = GateSet(SHAPE)
+        engine = build(stage, precision, optimizer, ranks)
+        losses, norms = steps(engine, 0, 3, gates)
+        checkpoints = Checkpoints(folder / "checkpoints", keep=1)
+        checkpoints.save(engine, 3, {"note": "three"}, {"gates": torch.ones(2)})
+        weights, moments = engine.weights(), engine.moments()
+        more, _ = steps(engine, 3, 5, gates)
+        final = engine.weights()
+
+        resumed = build(stage, precision, optimizer, ranks)
+        restored = checkpoints.restore(resumed)
+        assert restored is not None
+        again, _ = steps(resumed, 3, 5, gates)
+        resumed_final = resumed.weights()
+
+        heir = build(stage, precision, optimizer, ranks)
+        heir.inherit(weights, moments, 3, batch(0, 0, ranks, GLOBAL_ROWS // ranks.world_size // heir.accumulation))
+        inherited, _ = steps(heir, 3, 5, gates)
+
+        recomputing = build(stage, precision, optimizer, ranks, checkpointing=True)
+        recomputed, recomputed_norms = steps(recomputing, 0, 3, gates)
+        report = {
+            "losses": losses,
+            "gate_norms": norms,
+            "values": restored.values,
+            "step": restored.step,
+            "tensors": {name: value.tolist() for name, value in restored.tensors.items()},
+            "resumed_equal": more == again and all(torch.equal(final[n], resumed_final[n]) for n in final),
+            "inherited_equal": more == inherited,
+            "recomputed": [recomputed, recomputed_norms],
+            "muon": sorted(n for n, p in engine.module.named_parameters() if getattr(p, "use_muon", False)),
+            "blocks": {
+                n: p.muon_num_heads for n, p in engine.module.named_parameters() if getattr(p, "muon_num_heads", 0)
+            },
+            "left": sorted(path.name for path in (folder / "checkpoints").iterdir()),
+        }
+    print("REPORT " + json.dumps(report))
+
+
+if __name__ == "__main__":
+    main()
