@@ -2,6 +2,8 @@
 
 Forward, backward and torch AdamW; the two models take turns in one process, so that whatever else the
 machine does falls on both. Run: python benchmarks/step.py [--json FILE]
+On a machine that is busy with other work, `--threads 1 --clock cpu` counts the processor time of one thread,
+which the others disturb least.
 """
 
 import argparse
@@ -85,14 +87,15 @@ def build_step(model: torch.nn.Module, batch: dict[str, Tensor], precision: str,
     return step
 
 
-def seconds(step: Callable[[], Tensor], steps: int, device: str) -> float:
-    """Wall seconds of one step, averaged over `steps`."""
-    started = time.perf_counter()
+def seconds(step: Callable[[], Tensor], steps: int, device: str, clock: str) -> float:
+    """Seconds of one step, averaged over `steps`: on the wall, or of processor time."""
+    now = time.process_time if clock == "cpu" else time.perf_counter
+    started = now()
     for _ in range(steps):
         step()
     if device == "cuda":
         torch.cuda.synchronize()
-    return (time.perf_counter() - started) / steps
+    return (now() - started) / steps
 
 
 def measure(args: argparse.Namespace, vocab_size: int) -> dict[str, Any]:
@@ -107,11 +110,11 @@ def measure(args: argparse.Namespace, vocab_size: int) -> dict[str, Any]:
     }
     first_losses = {name: step().item() for name, step in steps.items()}
     for step in steps.values():
-        seconds(step, args.steps, args.device)
+        seconds(step, args.steps, args.device, args.clock)
     rounds: dict[str, list[float]] = {name: [] for name in steps}
     for _ in range(args.rounds):
         for name, step in steps.items():
-            rounds[name].append(seconds(step, args.steps, args.device))
+            rounds[name].append(seconds(step, args.steps, args.device, args.clock))
     ratios = [b / a for a, b in zip(rounds["ours"], rounds["transformers"], strict=True)]
     tokens = ids.numel()
     return {
@@ -140,14 +143,20 @@ def main() -> None:
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--rounds", type=int, default=7, help="turns of each model")
     parser.add_argument("--steps", type=int, default=2, help="steps a turn")
+    parser.add_argument("--threads", type=int, help="torch's own choice when not given")
+    parser.add_argument("--clock", choices=["wall", "cpu"], default="wall")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path, help="write settings, machine and every round here")
     args = parser.parse_args()
+    if args.clock == "cpu" and (args.device != "cpu" or args.threads != 1):
+        parser.error("--clock cpu is for --device cpu --threads 1: waiting threads would count as work")
+    if args.threads:
+        torch.set_num_threads(args.threads)
 
     results = []
     print(
         f"L{args.layers} H{args.hidden}, length {args.length}, micro-batch {args.micro_batch}, "
-        f"{args.precision}, dropout {args.dropout}, {args.device}, {torch.get_num_threads()} threads"
+        f"{args.precision}, dropout {args.dropout}, {args.device}, {torch.get_num_threads()} threads, {args.clock} time"
     )
     print(f"{'vocabulary':>10} {'ours tok/s':>12} {'transformers':>12} {'ratio':>6}   (lowest - highest)")
     for vocab_size in args.vocab:

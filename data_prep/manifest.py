@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 MANIFEST_NAME = "manifest.json"
-_PACKAGES = ("torch", "deepspeed", "transformers", "datasets", "tokenizers", "wandb", "numpy")
+_PACKAGES = ("torch", "deepspeed", "transformers", "datasets", "tokenizers", "ftfy", "pyarrow", "wandb", "numpy")
 
 
 class UserError(Exception):

@@ -3,8 +3,15 @@
 Stages speak to each other only through these files.
 """
 
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from data_prep.manifest import (
     MANIFEST_NAME,
@@ -25,7 +32,9 @@ __all__ = [
     "CorpusFolder",
     "RunFolder",
     "UserError",
+    "begin",
     "differing_keys",
+    "exclusive",
     "fsync_folder",
     "git_commit",
     "is_done",
@@ -35,6 +44,8 @@ __all__ = [
     "write_atomically",
     "write_manifest",
 ]
+
+STARTED, LOCK = "started.json", ".lock"
 
 
 @dataclass(frozen=True)
@@ -112,3 +123,52 @@ class RunFolder:
 
     def finetune(self, task: str, seed: int) -> Path:
         return self.root / "finetune" / task / f"seed-{seed}"
+
+
+def begin(
+    folder: Path, stage: str, settings: Mapping[str, Any], inputs: Mapping[str, Any], force: bool = False
+) -> bool:
+    """True when the stage of this folder has work to do: it is not done, or `force` has emptied its folder.
+
+    What the stage is begun with is kept, so that an interrupted one is only ever resumed with the same. Raises
+    UserError when it was done, or begun, with other settings or inputs, naming the keys that differ.
+    """
+    if force and folder.exists():
+        for path in folder.iterdir():
+            if path.is_dir():
+                shutil.rmtree(path)
+            elif path.name != LOCK:  # held by this process
+                path.unlink()
+    if is_done(folder, stage, settings, inputs):
+        return False
+    folder.mkdir(parents=True, exist_ok=True)
+    started = folder / STARTED
+    wanted = json.loads(json.dumps({"settings": settings, "inputs": inputs}))
+    if not started.exists():
+        write_atomically(started, json.dumps(wanted, indent=1) + "\n")
+        return True
+    changed = differing_keys(json.loads(started.read_text(encoding="utf-8")), wanted)
+    if changed:
+        raise UserError(
+            f"stage '{stage}' in {folder} was begun with other settings or inputs: {'; '.join(changed)}. "
+            "Use another run name, or pass --force to start the stage anew"
+        )
+    return True
+
+
+@contextmanager
+def exclusive(folder: Path) -> Iterator[None]:
+    """Hold a folder for this process. Raises UserError when another has it: two writers would mix their files.
+
+    The lock goes with the process, however it ends.
+    """
+    with (folder / LOCK).open("a+", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.seek(0)
+            raise UserError(f"{folder} is in use by {file.read().strip() or 'another process'}") from error
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {os.uname().nodename}")
+        file.flush()
+        yield

@@ -237,7 +237,7 @@ class Recipe(Section):
 
     def ticket_rules(self) -> TicketRules:
         """The draw's rules in the ticket's own terms."""
-        return TicketRules(**self.ticket.model_dump())
+        return TicketRules(**self.ticket.model_dump(), row_length=self.corpus.row_length)
 
 
 def load_recipe(name_or_path: str, overrides: list[str] | None = None) -> Recipe:
@@ -257,7 +257,7 @@ def load_recipe(name_or_path: str, overrides: list[str] | None = None) -> Recipe
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not valid TOML: {error}") from error
     for override in overrides or []:
-        _apply_override(values, override)
+        apply_override(values, override)
     return parse_recipe(values, origin=str(path))
 
 
@@ -280,7 +280,8 @@ def _problem(item: Any) -> str:
     return f"{where}: {message}{given}"
 
 
-def _apply_override(values: dict[str, Any], override: str) -> None:
+def apply_override(values: dict[str, Any], override: str) -> None:
+    """Set one `section.key=value` in a recipe's values, in place. Raises UserError when it does not read so."""
     key, separator, text = override.partition("=")
     if not separator or not key:
         raise UserError(f"an override reads section.key=value, got {override!r}")

@@ -36,6 +36,10 @@ class Ranks:
             dist.all_reduce(tensor)
         return tensor
 
+    def sum_in_place(self, tensor: torch.Tensor) -> None:
+        """`sum` for callers that hold on to the tensor."""
+        self.sum(tensor)
+
     def barrier(self) -> None:
         if self.world_size > 1:
             dist.barrier()

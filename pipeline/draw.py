@@ -19,7 +19,7 @@ PROOF_ROWS = 4
 
 def recorded_scores(run: Run) -> list[tuple[int, Scores]]:
     """Every (step, scores) the search recorded, in order."""
-    recorded = []
+    recorded: list[tuple[int, Scores]] = []
     for path in sorted(run.folder.scores.glob("step-*.safetensors")):
         flat = load_arrays(path)
         groups = {
@@ -52,7 +52,7 @@ def draw(run: Run, ranks: Ranks) -> dict[str, Any]:
 
     loader = PretrainLoader(reader, recipe.objective, recipe.seed, PROOF_ROWS, PROOF_ROWS)
     batch = loader.micro_batch(0, 0)
-    inputs = {name: batch[name] for name in ("input_ids", "position_ids", "document_ids") if name in batch}
+    inputs = {name: tensor for name, tensor in batch.items() if name not in ("masked_positions", "labels")}
     difference = check_surgery(load_file(run.folder.search / INIT), shape, ticket, inputs)
     ticket.write(run.folder.ticket)
     slim = ticket.slim_shape()

@@ -17,21 +17,28 @@ import torch
 import torch.nn.functional as F
 
 from pipeline import dsconfig, optim
-from pipeline.artifacts import RunFolder, UserError, sha256_file, sha256_json, write_atomically
+from pipeline.artifacts import (
+    UserError,
+    begin,
+    exclusive,
+    sha256_file,
+    sha256_json,
+    write_atomically,
+    write_manifest,
+)
 from pipeline.checkpoint import Checkpoints
-from pipeline.config import Batch, Optimizer, Recipe, Schedule, _apply_override, parse_recipe
+from pipeline.config import Batch, Optimizer, Recipe, Schedule, apply_override, parse_recipe
 from pipeline.dist import Ranks, started_ranks
 from pipeline.engine import Engine
 from pipeline.metrics import Metrics
 from pipeline.pretrain import tracker_for
 from pipeline.run import Run
-from pipeline.stages import Stage, begin, exclusive, finish
 from pipeline.tasks.classification import ClassificationLoader, EvaluationBatches, Inputs, encode, read_tokenizer
 from pipeline.tasks.classifier import build_classifier, read_pretrained
 from pipeline.tasks.glue import Example, Task, find_task, predictions_of, read_task, score
 from pipeline.train import Plan, train
 
-METRICS, PREDICTIONS, LOCK = "metrics.json", "dev.tsv", ".lock"
+METRICS, PREDICTIONS = "metrics.json", "dev.tsv"
 _OVERRIDABLE = ("finetune", "tracking", "checkpoint")
 
 
@@ -83,37 +90,25 @@ def finetune(
     """
     started = time.time()
     job = prepare(run, task, seed, data, model, overrides)
-    stage = Stage("finetune", True, lambda _: job.folder, lambda _: job.contract())
     with started_ranks() as ranks:
         if ranks.is_main:
             job.folder.mkdir(parents=True, exist_ok=True)
-        # Its own lock: other tasks and seeds of the run may be at work beside it.
-        own = replace(run, folder=RunFolder(job.folder))
-        with exclusive(own) if ranks.is_main else nullcontext():
-            needed = ranks.from_main(_begin(stage, job, force) if ranks.is_main else None)
+        # The seed's own lock: other tasks and seeds of the run may be at work beside it.
+        with exclusive(job.folder) if ranks.is_main else nullcontext():
+            settings, inputs = job.contract()
+            needed = ranks.from_main(begin(job.folder, "finetune", settings, inputs, force) if ranks.is_main else None)
             if not needed:
                 if ranks.is_main:
                     print(f"finetune {job.task.name} seed {seed}: done, skipped ({job.folder})", flush=True)
                 return 0
             results = train_task(job, ranks)
             if ranks.is_main:
-                finish(stage, job.run, started, results)
+                write_manifest(job.folder, "finetune", settings, inputs, started, results)
                 shutil.rmtree(job.folder / "checkpoints", ignore_errors=True)
                 listed = ", ".join(f"{name} {results['metrics'][name]:.2f}" for name in job.task.metrics)
                 print(f"{job.task.name} seed {seed}: {listed} % on {len(job.dev)} dev rows ({job.folder})", flush=True)
         ranks.barrier()
     return 0
-
-
-def _begin(stage: Stage, job: Job, force: bool) -> bool:
-    if force:
-        # All but the lock this process holds.
-        for path in job.folder.iterdir():
-            if path.is_dir():
-                shutil.rmtree(path)
-            elif path.name != LOCK:
-                path.unlink()
-    return begin(stage, job.run)
 
 
 def prepare(run: Run, task: str, seed: int, data: Path | None, model: Path | None, overrides: list[str] | None) -> Job:
@@ -123,14 +118,11 @@ def prepare(run: Run, task: str, seed: int, data: Path | None, model: Path | Non
     wanted = find_task(task)
     recipe = overridden(run.recipe, overrides or [])
     folder = model or run.folder.model
-    if not (folder / "config.json").is_file():
+    missing = [name for name in ("config.json", "tokenizer.json") if not (folder / name).is_file()]
+    if missing:
         raise UserError(
-            f"{folder} holds no model (no config.json); "
-            + (
-                "--model is a folder in Hugging Face's layout"
-                if model
-                else "finish the run's export stage, or pass --model"
-            )
+            f"{folder} is not a model folder: it has no {' and no '.join(missing)}; finish the run's export stage, or "
+            "name with --model a folder that a model and its tokenizer were saved to with save_pretrained"
         )
     rows = [read_task(wanted, split, data) for split in ("train", "dev")]
     return Job(replace(run, recipe=recipe), wanted, seed, folder, *rows)
@@ -145,7 +137,7 @@ def overridden(recipe: Recipe, overrides: list[str]) -> Recipe:
             raise UserError(
                 f"override {override!r} changes nothing in fine-tuning; it reads the sections {', '.join(_OVERRIDABLE)}"
             )
-        _apply_override(values, override)
+        apply_override(values, override)
     return parse_recipe(values, origin=f"with overrides {' '.join(overrides)}")
 
 

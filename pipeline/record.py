@@ -178,6 +178,7 @@ class RunRecord:
 
 def read_run(root: Path) -> RunRecord:
     """Everything there is in a run folder, and its corpus's manifests beside it (../../corpora/NAME)."""
+    root = root.resolve()
     folder = RunFolder(root)
     problems: list[str] = []
     recipe, engine = _recipe(folder, problems)

@@ -6,6 +6,7 @@ it.
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ from pipeline.report_tables import (
     stage_table,
     total_seconds,
 )
-from pipeline.tickets.ticket import GROUPS
+from pipeline.tickets.select import GROUPS
 
 TEMPLATE = "report.html.jinja"
 
@@ -49,7 +50,11 @@ def build_report(run_folders: list[Path], out: Path) -> None:
     for folder in run_folders:
         if not folder.is_dir():
             raise UserError(f"there is no run folder {folder}; `python -m pipeline status` lists the runs")
+    if len({folder.resolve() for folder in run_folders}) < len(run_folders):
+        raise UserError(f"a run is given twice: {', '.join(str(folder) for folder in run_folders)}")
     runs = [read_run(folder) for folder in run_folders]
+    if len({run.name for run in runs}) < len(runs):
+        runs = [replace(run, name=str(run.folder.root)) for run in runs]
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -95,6 +100,8 @@ def _found(run: RunRecord) -> str:
         return "A dense run: it was set up without a search, so that nothing is cut."
     ticket = run.ticket
     if ticket is None:
+        if run.folder.ticket.exists():
+            return "There is a ticket, but it cannot be read; the reason stands below."
         if not run.stages["search"].done:
             return "The search has not finished, so that there is no ticket yet."
         return "The search has finished, but no ticket has been drawn yet."
@@ -150,6 +157,9 @@ def _tiles(run: RunRecord) -> list[dict[str, str]]:
     def tile(label: str, value: str, note: str = "") -> None:
         tiles.append({"label": label, "value": value, "note": note})
 
+    if run.ticket and run.recipe:
+        share = run.ticket.step / run.recipe.pretrain.steps
+        tile("Ticket drawn", f"step {run.ticket.step:,}", f"{share:.1%} of {run.recipe.pretrain.steps:,} steps")
     if dense and slim:
         for label, wide, narrow in (
             ("Attention heads", sum(x.heads for x in dense.layers), sum(x.heads for x in slim.layers)),
@@ -217,7 +227,9 @@ def _settling(run: RunRecord) -> dict[str, Any]:
     words, curves, heat_map = [], None, None
     draw_step = run.ticket.step if run.ticket else None
     rows = run.rows.get("search", {}).get("distance", [])
-    if rows and run.recipe:
+    if rows and run.recipe is None:
+        words.append("The mask distances are not drawn: without a readable recipe the threshold is not known.")
+    elif rows and run.recipe:
         search = run.recipe.search
         figure = plots.distance_curves(
             [row["step"] for row in rows],
@@ -240,7 +252,7 @@ def _settling(run: RunRecord) -> dict[str, Any]:
         heat_map = _svg(
             plots.distance_heat_map(masks.steps, matrices, draw_step), "map", "Distances between the masks of all steps"
         )
-    elif not words or rows:
+    elif not list(run.folder.scores.glob("step-*.safetensors")):
         words.append("No scores have been recorded, so that masks cannot be compared with each other.")
     if not run.stages["search"].done:
         words.append("The search has not finished.")

@@ -7,9 +7,9 @@ from typing import Any
 
 from pipeline.model.shape import EncoderShape
 from pipeline.plots import duration, short
-from pipeline.record import RunRecord
+from pipeline.record import RunRecord, StageRecord
 
-NOTHING = "-"
+NOTHING = "\N{EN DASH}"
 
 
 def parameters(run: RunRecord) -> float | None:
@@ -65,10 +65,11 @@ def equal_tokens(runs: Sequence[RunRecord]) -> float | None:
 
 
 def change(value: float | None, reference: float | None) -> str:
-    """How far `value` lies from `reference`, in percent of it."""
+    """How far `value` lies from `reference`, in percent of it, in words where it does not."""
     if value is None or not reference:
         return ""
-    return f"{value / reference - 1:+.1%}".replace("-", "\N{MINUS SIGN}")
+    text = f"{value / reference - 1:+.1%}"
+    return "the same" if text in ("+0.0%", "-0.0%") else text.replace("-", "\N{MINUS SIGN}")
 
 
 def comparison_table(runs: Sequence[RunRecord]) -> list[dict[str, Any]]:
@@ -114,7 +115,7 @@ def finetuning_table(runs: Sequence[RunRecord]) -> list[dict[str, Any]]:
         for run in runs:
             values = [done.metrics[name] for done in run.finetuned if done.task == task and name in done.metrics]
             text = f"{mean(values):.2f}" if values else NOTHING
-            spread = f"± {stdev(values):.2f}" if len(values) > 1 else ""
+            spread = f"\N{PLUS-MINUS SIGN} {stdev(values):.2f}" if len(values) > 1 else ""
             seeds = f"{len(values)} seed{'s' if len(values) > 1 else ''}" if values else ""
             cells.append((text, ", ".join(part for part in (spread, seeds) if part)))
         rows.append({"task": task, "metric": f"{name}, {unit}" if unit else name, "cells": cells})
@@ -122,6 +123,7 @@ def finetuning_table(runs: Sequence[RunRecord]) -> list[dict[str, Any]]:
 
 
 def stage_table(run: RunRecord) -> dict[str, Any]:
+    """Every stage of a run: its state, seconds and share of the seconds of all finished stages."""
     times = stage_seconds(run)
     total = sum(times.values())
     rows = []
@@ -134,17 +136,19 @@ def stage_table(run: RunRecord) -> dict[str, Any]:
                 "done": stage.done,
                 "seconds": duration(seconds) if seconds is not None else NOTHING,
                 "share": f"{seconds / total:.1%}" if seconds is not None and total else NOTHING,
-                "finished": stage.manifest.get("finished", NOTHING),
+                "finished": _moment(stage),
             }
         )
     return {"name": run.name, "rows": rows, "total": duration(total)}
 
 
 def stage_seconds(run: RunRecord) -> dict[str, float]:
+    """Seconds from start to end of each finished stage."""
     return {name: float(stage.manifest["seconds"]) for name, stage in run.stages.items() if "seconds" in stage.manifest}
 
 
 def recipe_tables(runs: Sequence[RunRecord]) -> dict[str, Any]:
+    """Dotted keys and their values as JSON: the first run's whole recipe, and where the runs differ."""
     flat = [_flatten(run.recipe.model_dump(mode="json")) if run.recipe else {} for run in runs]
     keys = list(dict.fromkeys(key for values in flat for key in values))
     values_of = {key: [json.dumps(values[key]) if key in values else NOTHING for values in flat] for key in keys}
@@ -162,6 +166,7 @@ def _flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def provenance_table(run: RunRecord) -> dict[str, Any]:
+    """Commit, host and time of each finished stage, the packages' versions, and what a reader should know."""
     done = [stage for stage in run.stages.values() if stage.done]
     versions: dict[str, str] = {}
     for stage in done:
@@ -177,11 +182,16 @@ def provenance_table(run: RunRecord) -> dict[str, Any]:
             "stage": stage.name,
             "commit": stage.manifest.get("commit") or "unknown",
             "host": stage.manifest.get("host", NOTHING),
-            "finished": stage.manifest.get("finished", NOTHING),
+            "finished": _moment(stage),
         }
         for stage in done
     ]
     return {"name": run.name, "rows": rows, "versions": versions, "notes": notes}
+
+
+def _moment(stage: StageRecord) -> str:
+    """2026-01-02T03:04:05Z as people write it."""
+    return str(stage.manifest.get("finished", NOTHING)).replace("T", " ").replace("Z", " UTC")
 
 
 def _last(values: Sequence[float]) -> float | None:

@@ -64,7 +64,7 @@ class EarlyBird:
     def after_backward(self, engine: Engine) -> None:
         """Take the gates' gradients of the whole step before the optimiser moves the weights."""
         if self._score.needs == "gradients":
-            gradients = self._gates.collect(engine.loss_scale * self._ranks.world_size, self._ranks.sum)
+            gradients = self._gates.collect(engine.loss_scale * self._ranks.world_size, self._ranks.sum_in_place)
             self._score.update(self._gates, gradients, None)
 
     def after_step(self, step: int, engine: Engine) -> dict[str, Any] | None:
@@ -136,7 +136,7 @@ def search(run: Run, ranks: Ranks) -> dict[str, Any]:
         metrics.say(f"the masks had not settled after {outcome.step} steps: the ticket is drawn there all the same")
     if recipe.pretrain.rewind == "inherit":
         _save_inheritance(folder, engine, early_bird, shape)
-    results = {
+    results: dict[str, Any] = {
         "steps": outcome.step,
         "settled": settled,
         "tokens": outcome.tokens,

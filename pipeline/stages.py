@@ -3,15 +3,11 @@
 Everything here is torch-free, so that a finished run is recognised without starting anything.
 """
 
-import fcntl
-import json
-import os
-import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,11 +16,10 @@ from pipeline import launch
 from pipeline.artifacts import (
     MANIFEST_NAME,
     UserError,
-    differing_keys,
-    is_done,
+    begin,
+    exclusive,
     read_manifest,
     sha256_file,
-    write_atomically,
     write_manifest,
 )
 from pipeline.config import Recipe
@@ -32,7 +27,6 @@ from pipeline.dsconfig import accumulation_steps
 from pipeline.run import Run
 
 SAMPLES = Path("data_prep") / "samples"
-STARTED = "started.json"
 
 Contract = tuple[dict[str, Any], dict[str, Any]]
 
@@ -121,54 +115,6 @@ def corpus_commands(run: Run) -> dict[str, list[str]]:
     }
 
 
-def begin(stage: Stage, run: Run, force: bool = False) -> bool:
-    """True when the stage has work to do. Raises UserError when it was done, or begun, from something else."""
-    folder = stage.folder(run)
-    if force:
-        shutil.rmtree(folder, ignore_errors=True)
-    settings, inputs = stage.contract(run)
-    if is_done(folder, stage.name, settings, inputs):
-        return False
-    folder.mkdir(parents=True, exist_ok=True)
-    started = folder / STARTED
-    wanted = json.loads(json.dumps({"settings": settings, "inputs": inputs}))
-    if started.exists():
-        changed = differing_keys(json.loads(started.read_text(encoding="utf-8")), wanted)
-        if changed:
-            raise UserError(
-                f"stage '{stage.name}' in {folder} was begun with other settings or inputs: {'; '.join(changed)}. "
-                "Use another run name, or pass --force to start the stage anew"
-            )
-    else:
-        write_atomically(started, json.dumps(wanted, indent=1) + "\n")
-    return True
-
-
-def finish(stage: Stage, run: Run, started: float, results: dict[str, Any]) -> None:
-    """Write the stage's manifest: from here on it is done."""
-    settings, inputs = stage.contract(run)
-    write_manifest(stage.folder(run), stage.name, settings, inputs, started, results)
-
-
-@contextmanager
-def exclusive(run: Run) -> Iterator[None]:
-    """Hold the run for this process. Raises UserError when another process has it: two writers would mix their files.
-
-    The lock goes with the process, however it ends.
-    """
-    path = run.folder.root / ".lock"
-    with path.open("a+", encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            file.seek(0)
-            raise UserError(f"run {run.folder.root} is in use by {file.read().strip() or 'another process'}") from error
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {os.uname().nodename}")
-        file.flush()
-        yield
-
-
 def run_all(run: Run, root: Path, launcher: launch.Launcher, num_ranks: int, force: bool) -> int:
     """Every stage in order, finished ones skipped. Returns the exit code of the first that fails, else 0."""
     accumulation_steps(run.recipe.batch.global_rows, run.recipe.batch.micro_rows, num_ranks)
@@ -179,7 +125,7 @@ def run_all(run: Run, root: Path, launcher: launch.Launcher, num_ranks: int, for
         if code:
             return code
     for stage in stages_of(run.recipe):
-        if not begin(stage, run, force):
+        if not begin(stage.folder(run), stage.name, *stage.contract(run), force=force):
             print(f"{stage.name}: done, skipped ({stage.folder(run)})", flush=True)
             continue
         words = [stage.name, "--run", run.folder.root.name, "--root", str(root)]
@@ -222,14 +168,17 @@ def run_stage(stage: Stage, run: Run, force: bool) -> None:
 
     started = time.time()
     with started_ranks() as ranks:
-        with exclusive(run) if ranks.is_main else nullcontext():
-            needed = ranks.from_main(begin(stage, run, force) if ranks.is_main else None)
+        with exclusive(run.folder.root) if ranks.is_main else nullcontext():
+            settings, inputs = stage.contract(run)
+            needed = ranks.from_main(
+                begin(stage.folder(run), stage.name, settings, inputs, force) if ranks.is_main else None
+            )
             if not needed:
                 print(f"{stage.name}: done, skipped ({stage.folder(run)})", flush=True)
                 return
             results = _function(stage.name)(run, ranks)
             if ranks.is_main:
-                finish(stage, run, started, results)
+                write_manifest(stage.folder(run), stage.name, settings, inputs, started, results)
         ranks.barrier()
 
 

@@ -128,7 +128,8 @@ def train(
             metrics.write(
                 "train", step, tokens=loader.tokens(step), loss=mean_loss, lr=factor * plan.optimizer.lr,
                 grad_norm=info.grad_norm, tokens_per_second=rate, step_seconds=lap / steps_done,
-                data_wait_seconds=data_wait / steps_done, flops_per_second=plan.flops_per_step * steps_done / lap,
+                data_wait_seconds=data_wait / steps_done,
+                **({"flops_per_second": plan.flops_per_step * steps_done / lap} if plan.flops_per_step else {}),
             )  # fmt: skip
             metrics.advance(loss=f"{mean_loss:.3f}", **{"tokens/s": f"{rate:,.0f}"})
             log_step, data_wait = step, 0.0

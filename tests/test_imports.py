@@ -12,8 +12,9 @@ LAYERS = [
     {"search", "draw", "finetune", "export", "report", "pretrain"},
     {"train", "evaluate"},
     {"checkpoint", "engine"},
-    {"metrics", "data", "masking", "optim", "dist", "tracking", "plots", "tickets.gates", "tickets.score",
-     "tickets.surgery", "model.hf", "model.modeling_slim_bert", "tasks.glue", "tasks.classification"},
+    {"metrics", "data", "masking", "optim", "dist", "tracking", "record", "report_tables",
+     "plots.style", "plots.ticket", "plots.training", "tickets.gates", "tickets.score", "tickets.surgery",
+     "model.hf", "model.modeling_slim_bert", "tasks.glue", "tasks.classification", "tasks.classifier"},
     {"run", "dsconfig", "config", "artifacts", "model.shape", "tickets.ticket", "tickets.select", "tickets.settle",
      "tickets.draw", "tickets.families"},
 ]  # fmt: skip

@@ -6,17 +6,18 @@ Knows nothing of tickets, recipes or training.
 
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import BertConfig, PreTrainedConfig, RobertaConfig, RobertaPreLayerNormConfig
+from typing_extensions import TypeVar
 
 from pipeline.model.modeling_slim_bert import SlimBertConfig, SlimBertForMaskedLM, SlimBertPreTrainedModel
 from pipeline.model.shape import EncoderShape, LayerShape
 
 State = dict[str, Tensor]
-ModelT = TypeVar("ModelT", bound=SlimBertPreTrainedModel)
+ModelT = TypeVar("ModelT", bound=SlimBertPreTrainedModel, default=SlimBertForMaskedLM)
 
 _PREFIXES = {"bert": "bert.", "roberta": "roberta.", "roberta-prelayernorm": "roberta_prelayernorm."}
 _CONFIGS = {"bert": BertConfig, "roberta": RobertaConfig, "roberta-prelayernorm": RobertaPreLayerNormConfig}
@@ -26,11 +27,7 @@ _HEAD = {
         "lm_head.dense": "cls.predictions.transform.dense",
         "lm_head.norm": "cls.predictions.transform.LayerNorm",
     },
-    "roberta": {
-        "lm_head.bias": "lm_head.bias",
-        "lm_head.dense": "lm_head.dense",
-        "lm_head.norm": "lm_head.layer_norm",
-    },
+    "roberta": {"lm_head.bias": "lm_head.bias", "lm_head.dense": "lm_head.dense", "lm_head.norm": "lm_head.layer_norm"},
 }
 _HEAD["roberta-prelayernorm"] = _HEAD["roberta"]
 _DECODER = {"bert": "cls.predictions.decoder", "roberta": "lm_head.decoder"}
@@ -232,11 +229,8 @@ def _encoder_from_hf(rest: State, hf_config: PreTrainedConfig) -> tuple[State, E
     shape = _shape_from_hf(hf_config)
     prefix = _PREFIXES[hf_config.model_type]
     state: State = {}
-    for ours, theirs in (("word", "word"), ("position", "position"), ("token_type", "token_type")):
-        if ours == "token_type" and not shape.type_vocab_size:
-            continue
-        name = f"{prefix}embeddings.{theirs}_embeddings.weight"
-        state[f"encoder.embeddings.{ours}.weight"] = _take(rest, name)
+    for table in ("word", "position", "token_type") if shape.type_vocab_size else ("word", "position"):
+        state[f"encoder.embeddings.{table}.weight"] = _take(rest, f"{prefix}embeddings.{table}_embeddings.weight")
     for i in range(len(shape.layers)):
         for kind in ("weight", "bias"):
             fused, parts = _qkv_names(i, kind)

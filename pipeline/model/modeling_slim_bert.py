@@ -190,11 +190,7 @@ class SlimBertLayer(nn.Module):
         self.dropout = SlimBertDropout(config.hidden_dropout_prob)
 
     def forward(
-        self,
-        x: Tensor,
-        mask: Tensor | None = None,
-        head_gate: Tensor | None = None,
-        neuron_gate: Tensor | None = None,
+        self, x: Tensor, mask: Tensor | None = None, head_gate: Tensor | None = None, neuron_gate: Tensor | None = None
     ) -> Tensor:
         if self.pre_norm:
             x = x + self.dropout(self.attention(self.attention_norm(x), mask, head_gate))

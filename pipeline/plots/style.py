@@ -8,6 +8,7 @@ is one of the constants below, so that `svg_of` can swap them for the CSS variab
 import io
 import re
 from collections.abc import Sequence
+from typing import Literal
 
 import matplotlib
 import numpy as np
@@ -32,11 +33,12 @@ CSS_VARIABLES = {
 
 WIDTH = 7.6
 SMALL, TEXT = 8.5, 9.5
+_LEGEND_LETTERS, _LABEL_LETTERS = 100, 48
 
 
-def canvas(width: float, height: float) -> Figure:
-    """An empty figure, sizes in inches."""
-    figure = Figure(figsize=(width, height), layout="constrained", facecolor=PAPER)
+def canvas(width: float, height: float, layout: Literal["constrained", "compressed"] = "constrained") -> Figure:
+    """An empty figure, sizes in inches; `compressed` suits plots of fixed aspect."""
+    figure = Figure(figsize=(width, height), layout=layout, facecolor=PAPER)
     FigureCanvasAgg(figure)
     return figure
 
@@ -68,18 +70,27 @@ def strip_frame(axes: Axes) -> None:
     axes.tick_params(length=0)
 
 
-def legend(axes: Axes, columns: int = 1) -> None:
-    """The legend, where it hides least."""
+def legend(axes: Axes, columns: int) -> None:
+    """The legend above the plot, where it hides nothing, in so many columns or fewer if they are too wide."""
+    longest = max(len(label) for label in axes.get_legend_handles_labels()[1])
     axes.legend(
-        frameon=True,
-        facecolor=PAPER,
-        edgecolor="none",
-        framealpha=0.8,
+        loc="lower left",
+        bbox_to_anchor=(-0.01, 1.0),
+        ncols=max(1, min(columns, _LEGEND_LETTERS // (longest + 6))),
+        frameon=False,
         fontsize=SMALL,
         labelcolor=INK,
-        ncols=columns,
-        loc="best",
+        borderaxespad=0.3,
+        columnspacing=1.8,
     )
+
+
+def label_of(name: str) -> str:
+    """A name as a legend's label: the end of a long one, and nothing that matplotlib would read as mathematics."""
+    if len(name) > _LABEL_LETTERS:
+        name = "..." + name[3 - _LABEL_LETTERS :]
+    # Labels that begin with an underscore are left out by matplotlib.
+    return (f" {name}" if name.startswith("_") else name).replace("$", r"\$")
 
 
 def short_numbers(axes: Axes) -> None:
@@ -134,8 +145,9 @@ def svg_of(figure: Figure, prefix: str, description: str) -> str:
     text = re.sub(r'(href="#|url\(#)', rf"\g<1>{prefix}-", text)
     for color, variable in CSS_VARIABLES.items():
         text = text.replace(f": {color}", f": var({variable})")
-    # The page scales it to the width at hand.
+    # The page scales it to the width at hand; --natural is the width it was drawn for.
     opening, rest = text.split(">", 1)
     opening = re.sub(r' (width|height)="[^"]*"', "", opening)
+    opening += f' style="--natural: {figure.get_figwidth():.2f}in"'
     label = description.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")
     return f'{opening} role="img" aria-label="{label}">{rest}'

@@ -100,6 +100,7 @@ def kept_neurons(ticket: Ticket) -> Figure:
             aspect="auto",
             interpolation="nearest",
             extent=(0, total, row + 0.34, row - 0.34),
+            zorder=3,
         )
     strip.set(xlim=(0, widest), ylim=(layers - 0.5, -0.5), xlabel="neuron")
     strip.tick_params(labelleft=False)
@@ -130,7 +131,7 @@ def distance_curves(
         axes.axvspan(0, min(guard_step, last), color=GRID, alpha=0.45, linewidth=0)
         _note(axes, "too early to draw", 0, 1, (5, -12), MUTED, ("data", "axes fraction"))
     axes.axhline(threshold, color=INK, linewidth=1, linestyle=(0, (4, 3)))
-    _note(axes, f"threshold {threshold:g}", 1, threshold, (-4, 4), INK, ("axes fraction", "data"), "right")
+    _note(axes, f"threshold\n{threshold:g}", 1, threshold, (4, -7), INK, ("axes fraction", "data"))
     for index, group in enumerate(newest):
         color = SERIES[index]
         axes.plot(
@@ -165,7 +166,7 @@ def distance_curves(
 
 def distance_heat_map(steps: Sequence[int], distances: Mapping[str, np.ndarray], draw_step: int | None) -> Figure:
     """Distances between the masks of all observations, an (n, n) array a group, on one colour scale."""
-    figure = canvas(WIDTH, 3.6)
+    figure = canvas(WIDTH, 3.6, "compressed")
     panels = np.atleast_1d(figure.subplots(1, len(distances), sharey=True))
     top = max([0.01, *(float(matrix.max()) for matrix in distances.values())])
     edges = _edges(steps)

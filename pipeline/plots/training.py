@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
 
 from pipeline.plots.style import (
     INK,
@@ -16,6 +17,7 @@ from pipeline.plots.style import (
     TEXT,
     WIDTH,
     duration,
+    label_of,
     legend,
     plot,
     short_numbers,
@@ -39,7 +41,7 @@ def loss_curves(curves: Sequence[Curve], x_label: str) -> Figure:
     """Training loss (thin, smoothed) and validation loss (thick, with markers), a colour a run."""
     figure, axes = plot(WIDTH, 3.6)
     for index, curve in enumerate(curves):
-        color = SERIES[index % len(SERIES)]
+        color, name = SERIES[index % len(SERIES)], label_of(curve.label)
         if len(curve.train_x):
             thin = slice(None, None, -(-len(curve.train_x) // _MOST_POINTS))
             axes.plot(
@@ -48,7 +50,7 @@ def loss_curves(curves: Sequence[Curve], x_label: str) -> Figure:
                 color=color,
                 linewidth=1.0,
                 alpha=0.55,
-                label=f"{curve.label}: training, smoothed",
+                label=f"{name}: training, smoothed",
             )
         if len(curve.validation_x):
             axes.plot(
@@ -60,12 +62,12 @@ def loss_curves(curves: Sequence[Curve], x_label: str) -> Figure:
                 marker=MARKERS[index % len(MARKERS)],
                 markersize=4,
                 markevery=max(1, len(curve.validation_x) // 25),
-                label=f"{curve.label}: validation",
+                label=f"{name}: validation",
             )
     axes.set(xlabel=x_label, ylabel="loss (nats a masked token)")
     axes.set_xlim(left=0)
     short_numbers(axes)
-    legend(axes)
+    legend(axes, columns=2)
     return figure
 
 
@@ -74,15 +76,14 @@ def learning_rates(rates: Mapping[str, tuple[Sequence[int], Sequence[float]]]) -
     figure, axes = plot(WIDTH, 2.0)
     for index, (label, (steps, values)) in enumerate(rates.items()):
         color, line = SERIES[index % len(SERIES)], LINES[index % len(LINES)]
-        axes.plot(steps, values, color=color, linewidth=1.7, linestyle=line, label=label)
+        axes.plot(steps, values, color=color, linewidth=1.7, linestyle=line, label=label_of(label))
     axes.set(xlabel="step", ylabel="learning rate")
     axes.set_xlim(left=0)
     axes.set_ylim(bottom=0)
-    axes.ticklabel_format(axis="y", style="sci", scilimits=(-2, 2))
-    axes.yaxis.get_offset_text().set(fontsize=SMALL, color=MUTED)
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     short_numbers(axes)
     if len(rates) > 1:
-        legend(axes)
+        legend(axes, columns=4)
     return figure
 
 
@@ -96,7 +97,7 @@ def stage_times(seconds: Mapping[str, Mapping[str, float]]) -> Figure:
         total = sum(times.values()) or 1.0
         rows = [stages.index(stage) + (index - (len(seconds) - 1) / 2) * height for stage in times]
         color = SERIES[index % len(SERIES)]
-        axes.barh(rows, list(times.values()), height=height * 0.88, color=color, label=label)
+        axes.barh(rows, list(times.values()), height=height * 0.88, color=color, label=label_of(label))
         for row, value in zip(rows, times.values(), strict=True):
             note = f"{duration(value)}, {value / total:.0%}"
             axes.text(value + 0.01 * longest, row, note, va="center", fontsize=SMALL, color=MUTED)
@@ -106,7 +107,7 @@ def stage_times(seconds: Mapping[str, Mapping[str, float]]) -> Figure:
     axes.tick_params(axis="y", labelsize=TEXT, labelcolor=INK, length=0)
     short_numbers(axes)
     if len(seconds) > 1:
-        legend(axes)
+        legend(axes, columns=4)
     return figure
 
 

@@ -47,14 +47,9 @@ class Encoded:
 def read_tokenizer(folder: Path, vocab_size: int) -> Tokenizer:
     """The tokenizer of a model folder.
 
-    Raises UserError when there is none, it does not fit the model's vocabulary, or it has no template for pairs.
+    Raises UserError when it does not fit the model's vocabulary, or has no template for pairs.
     """
     path = folder / "tokenizer.json"
-    if not path.is_file():
-        raise UserError(
-            f"{folder} has no tokenizer.json; write one there with "
-            "AutoTokenizer.from_pretrained(FOLDER_OR_NAME).save_pretrained(FOLDER)"
-        )
     tokenizer = Tokenizer.from_file(str(path))
     largest = max(tokenizer.get_vocab().values())
     if largest >= vocab_size:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from transformers import AutoConfig
 
@@ -42,7 +43,10 @@ def read_pretrained(folder: Path) -> Pretrained:
         )
     state: State = {}
     for path in files:
-        state |= load_file(path)
+        try:
+            state |= load_file(path)
+        except SafetensorError as error:
+            raise UserError(f"{path} is damaged ({error}); fetch or export it again") from error
     kind = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("model_type")
     try:
         if kind == SlimBertConfig.model_type:

@@ -238,22 +238,24 @@ def predictions_of(task: Task, logits: np.ndarray) -> np.ndarray:
     return logits[:, 0] if task.is_regression else logits.argmax(axis=1)
 
 
-def _correlation(function: Callable[..., tuple[float, float]]) -> Callable[[np.ndarray, np.ndarray], float]:
+Metric = Callable[[np.ndarray, np.ndarray], float]
+
+
+def _correlation(function: Metric) -> Metric:
+    """`function` where it is defined; 0, "explains nothing", where labels or predictions are all the same."""
+
     def correlation(labels: np.ndarray, predictions: np.ndarray) -> float:
-        # Undefined over constants; 0 ("explains nothing"), as scikit-learn's Matthews has it.
-        if np.ptp(predictions) == 0 or np.ptp(labels) == 0:
-            return 0.0
-        return float(function(predictions, labels)[0])
+        return 0.0 if np.ptp(predictions) == 0 or np.ptp(labels) == 0 else function(labels, predictions)
 
     return correlation
 
 
-_METRICS: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
+_METRICS: dict[str, Metric] = {
     "accuracy": accuracy_score,
     "f1": lambda labels, predictions: f1_score(labels, predictions, pos_label=1, zero_division=0.0),
-    "matthews": matthews_corrcoef,
-    "pearson": _correlation(pearsonr),
-    "spearman": _correlation(spearmanr),
+    "matthews": _correlation(matthews_corrcoef),
+    "pearson": _correlation(lambda labels, predictions: pearsonr(labels, predictions)[0]),
+    "spearman": _correlation(lambda labels, predictions: spearmanr(labels, predictions)[0]),
 }
 
 

@@ -107,7 +107,7 @@ def test_changed_text_is_noticed(tmp_path: Path, capsys: Output) -> None:
         ("bad.txt", b"caf\xe9\n", "bad.txt is not UTF-8: byte 0xe9 at offset 3"),
         ("bad.txt", b"a\0b\n", "bad.txt is not a text file: NUL byte at offset 1"),
         ("bad.txt", "utf-16".encode("utf-16"), "NUL byte at offset 3; move it out of the source, or convert"),
-        ("bad.txt.gz", gzip.compress(os.urandom(999).hex().encode())[:-20], "bad.txt.gz: this gzip file ends in the middle"),
+        ("bad.txt.gz", gzip.compress(os.urandom(999).hex().encode())[:-20], "bad.txt.gz: this gzip file ends in"),
         ("wiki_00", b'<doc id="1" url="u" title="t">\nbody\n', "wiki_00 ends inside document 1"),
     ],
 )  # fmt: skip

@@ -67,5 +67,5 @@ def test_berts_vocabulary_keeps_its_ids() -> None:
     path = DATA / "vocab" / "bert-base-uncased-vocab.txt"
     tokenizer = load_tokenizer(path)
     assert tokenizer.get_vocab_size() == 30522
-    assert tokenizer.encode("Hello, naïve world!").ids == [101, 7592, 1010, 15743, 2088, 999, 102]
+    assert tokenizer.encode("Hello, na\u00efve world!").ids == [101, 7592, 1010, 15743, 2088, 999, 102]
     assert tokenizer.token_to_id("[MASK]") == 103

@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -5,35 +6,46 @@ from pathlib import Path
 import pytest
 from tokenizers import Tokenizer, models
 
+import data_prep
 from data_prep.documents import Document, read_documents
 from data_prep.manifest import UserError, read_manifest
 from data_prep.tokenizer import load_tokenizer, measure, special_ids, train_wordpiece
 from tests.data_prep.conftest import story
 
-TEXTS = [story(number, 20) + " Zoë, naïve! 人人 don't" for number in range(8)]
+TEXTS = [story(number, 20) + " Zo\u00eb, na\u00efve! \u4eba\u4eba don't" for number in range(8)]
 SPECIALS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-TRAIN = (
-    "import sys; from tests.data_prep.test_tokenizer import TEXTS; from data_prep.tokenizer import train_wordpiece;"
-    "sys.stdout.write(train_wordpiece(lambda: TEXTS, 120).to_str())"
-)
+NOVEL = Path(data_prep.__file__).parent / "samples" / "persuasion.txt"
+TRAIN = """
+import pathlib, sys
+from data_prep.tokenizer import train_wordpiece
+texts = pathlib.Path(sys.argv[1]).read_text().split("\\n\\n")
+sys.stdout.write(train_wordpiece(lambda: texts[::int(sys.argv[2])], 500).to_str())
+"""
 
 
-def test_training_gives_the_same_bytes_in_every_process() -> None:
+def test_training_gives_the_same_bytes_in_every_process_and_order() -> None:
     """The trainer of `tokenizers` alone gives another vocabulary every time: its hash tables are seeded anew."""
-    wanted = train_wordpiece(lambda: TEXTS, 120).to_str()
-    root = Path(__file__).parents[2]
-    for _ in range(3):
-        done = subprocess.run([sys.executable, "-c", TRAIN], capture_output=True, check=True, cwd=root)
-        assert done.stdout.decode() == wanted
+    made = {
+        subprocess.run(
+            [sys.executable, "-c", TRAIN, NOVEL, order],
+            capture_output=True,
+            check=True,
+            cwd=Path(data_prep.__file__).parents[1],
+            env={**os.environ, "RAYON_NUM_THREADS": threads},
+        ).stdout
+        for order, threads in (("1", "1"), ("-1", "2"), ("1", "2"), ("-1", "1"))
+    }
+    assert len(made) == 1
+    assert Tokenizer.from_str(made.pop().decode()).get_vocab_size() == 500
 
 
 def test_trained_tokenizer_is_berts_kind() -> None:
     tokenizer = train_wordpiece(lambda: TEXTS, 120)
-    assert 100 < tokenizer.get_vocab_size() <= 120
+    assert 90 < tokenizer.get_vocab_size() <= 120
     assert [tokenizer.id_to_token(number) for number in range(5)] == SPECIALS
-    encoded = tokenizer.encode("The NAÏVE whale, don't 人q", add_special_tokens=True)
+    encoded = tokenizer.encode("The NA\u00cfVE whale, don't \u4ebaq", add_special_tokens=True)
     assert encoded.tokens[:2] == ["[CLS]", "the"]
-    assert encoded.tokens[-3:] == ["人", "[UNK]", "[SEP]"]
+    assert encoded.tokens[-3:] == ["\u4eba", "[UNK]", "[SEP]"]
     assert [part for part in encoded.tokens if not part.startswith("##")].count(",") == 1
     assert tokenizer.decode(tokenizer.encode("captain upon deck").ids) == "captain upon deck"
     pair = tokenizer.encode("sea", "ship")

@@ -138,12 +138,7 @@ def test_gate_gradients_equal_finite_differences(norm: str, checkpointing: bool)
         return model(ids, masked_positions=positions, labels=labels, gates=gates).loss
 
     loss().backward()
-    for gate, index in [
-        (gates.heads[0], 2),
-        (gates.heads[1], 0),
-        (gates.neurons[1], 5),
-        (gates.neurons[2], 39),
-    ]:
+    for gate, index in [(gates.heads[0], 2), (gates.heads[1], 0), (gates.neurons[1], 5), (gates.neurons[2], 39)]:
         values = []
         for step in (1e-5, -1e-5):
             with torch.no_grad():
@@ -316,11 +311,7 @@ def test_classifier_losses(pooler: bool) -> None:
     scores = regressor(ids, labels=targets)
     torch.testing.assert_close(scores.loss, (scores.logits.squeeze(1) - targets).square().mean())
     many = build_model(
-        SHAPE,
-        SlimBertForSequenceClassification,
-        seed=0,
-        num_labels=2,
-        problem_type="multi_label_classification",
+        SHAPE, SlimBertForSequenceClassification, seed=0, num_labels=2, problem_type="multi_label_classification"
     ).eval()
     marks = torch.tensor([[1, 0], [1, 1], [0, 0], [0, 1]])
     several = many(ids, labels=marks)
@@ -331,10 +322,7 @@ def test_classifier_losses(pooler: bool) -> None:
 def test_pooler_and_roberta_heads_have_the_names_fine_tuning_relies_on() -> None:
     for pooler, wanted in [
         (True, {"pooler.dense.weight", "pooler.dense.bias", "classifier.weight", "classifier.bias"}),
-        (
-            False,
-            {f"classifier.{m}.{k}" for m in ("dense", "out_proj") for k in ("weight", "bias")},
-        ),
+        (False, {f"classifier.{m}.{k}" for m in ("dense", "out_proj") for k in ("weight", "bias")}),
     ]:
         model = build_model(SHAPE, SlimBertForSequenceClassification, seed=0, num_labels=2, classifier_pooler=pooler)
         heads = {name for name, _ in model.named_parameters() if not name.startswith("encoder.")}

@@ -95,14 +95,7 @@ def test_uniform_divides_the_hidden_size() -> None:
     ],
 )
 def test_impossible_shapes_are_refused(changes: dict, message: str) -> None:
-    good = {
-        "num_layers": 2,
-        "num_heads": 4,
-        "ffn": 64,
-        "hidden_size": 32,
-        "vocab_size": 99,
-        "max_positions": 16,
-    }
+    good = {"num_layers": 2, "num_heads": 4, "ffn": 64, "hidden_size": 32, "vocab_size": 99, "max_positions": 16}
     with pytest.raises(ValueError, match=message):
         EncoderShape.uniform(**(good | changes))
 

@@ -60,7 +60,8 @@ def test_a_regression_has_one_output_and_squared_error(tmp_path: Path) -> None:
     model = build_classifier(read_pretrained(tmp_path / "model"), TASKS["STS-B"], 0.0, 0).eval()
     output = model(torch.tensor([[2, 4, 3], [2, 5, 3]]), labels=torch.tensor([1.5, 4.0]))
     assert output.logits.shape == (2, 1)
-    assert float(output.loss) == pytest.approx(float(((output.logits[:, 0] - torch.tensor([1.5, 4.0])) ** 2).mean()))
+    expected = ((output.logits[:, 0] - torch.tensor([1.5, 4.0])) ** 2).mean()
+    torch.testing.assert_close(output.loss, expected)
 
 
 @pytest.mark.parametrize("bare", [True, False], ids=["BertModel", "with prefix"])
@@ -113,6 +114,9 @@ def test_folders_that_cannot_be_used_are_refused(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps(config | {"hidden_size": 32}))
     with pytest.raises(UserError, match=r"do not fit its config\.json"):
         build_classifier(read_pretrained(tmp_path), TASKS["RTE"], 0.1, 0)
+    (tmp_path / "model.safetensors").write_bytes(b"torn")
+    with pytest.raises(UserError, match=r"model\.safetensors is damaged"):
+        read_pretrained(tmp_path)
     (tmp_path / "model.safetensors").rename(tmp_path / "pytorch_model.bin")
     with pytest.raises(UserError, match="pickled weights are not read"):
         read_pretrained(tmp_path)

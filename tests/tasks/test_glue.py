@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.artifacts import UserError
@@ -198,6 +198,7 @@ def test_one_answer_for_everything_scores_nothing() -> None:
     assert score(TASKS["QQP"], np.zeros(5, int), LABELS)["f1"] == 0
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 1), st.integers(0, 1)), min_size=1, max_size=40))
 def test_scores_follow_their_definitions(pairs: list[tuple[int, int]]) -> None:
     guesses, labels = (np.array(values) for values in zip(*pairs, strict=True))

@@ -1,0 +1,312 @@
+"""Stage `export`: the trained model as Hugging Face folders that are loaded again and compared before they count.
+
+Compact: the slim widths with the modelling file beside the weights. Expanded: zeros put back, so that a stock
+class loads it. Knows nothing of training.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer
+from torch import Tensor
+from transformers import PreTrainedConfig
+
+from pipeline.artifacts import UserError, fsync_folder
+from pipeline.dist import Ranks
+from pipeline.model import modeling_slim_bert
+from pipeline.model.hf import build_model, config_from_shape, load_state, state_to_hf
+from pipeline.model.shape import EncoderShape
+from pipeline.pretrain import WEIGHTS
+from pipeline.run import Run
+from pipeline.tickets.surgery import expand_state
+from pipeline.tickets.ticket import Ticket
+
+TOLERANCE = 1e-4
+SPECIAL_TOKENS = {
+    "pad_token": "[PAD]",
+    "unk_token": "[UNK]",
+    "cls_token": "[CLS]",
+    "sep_token": "[SEP]",
+    "mask_token": "[MASK]",
+}
+_CLASSES = {
+    "AutoConfig": "SlimBertConfig",
+    "AutoModel": "SlimBertModel",
+    "AutoModelForMaskedLM": "SlimBertForMaskedLM",
+    "AutoModelForSequenceClassification": "SlimBertForSequenceClassification",
+    "AutoModelForQuestionAnswering": "SlimBertForQuestionAnswering",
+}
+# Runs where this project cannot be imported: what loads here loads at a stranger's.
+_PROBE = """
+import sys
+sys.modules["pipeline"] = sys.modules["data_prep"] = None
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForMaskedLM, AutoTokenizer
+folder, inputs, outputs, trust = sys.argv[1:]
+trust = trust == "trust"
+model, info = AutoModelForMaskedLM.from_pretrained(
+    folder, trust_remote_code=trust, dtype=torch.float32, output_loading_info=True
+)
+wrong = {kind: sorted(map(str, found)) for kind, found in info.items() if found}
+if wrong:
+    sys.exit(f"the weights do not fit the class {type(model).__name__}: {wrong}")
+tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust)
+if len(tokenizer) > model.config.vocab_size or tokenizer.pad_token_id != model.config.pad_token_id:
+    sys.exit(
+        f"the tokenizer ({len(tokenizer)} entries, padding {tokenizer.pad_token_id}) does not fit the model "
+        f"({model.config.vocab_size} entries, padding {model.config.pad_token_id})"
+    )
+with torch.no_grad():
+    logits = model.eval()(**load_file(inputs)).logits
+save_file({"logits": logits.contiguous()}, outputs)
+"""
+
+
+def export_compact(
+    state: Mapping[str, Tensor], shape: EncoderShape, tokenizer_file: Path, out_dir: Path, ticket: Ticket | None = None
+) -> None:
+    """Write the model at its own widths: config with `auto_map`, modelling file, weights, tokenizer, model card.
+
+    `state` holds the fp32 tensors of SlimBertForMaskedLM; a `ticket` adds the kept units to the card. The folder
+    appears whole or not at all. Raises UserError when the tokenizer does not fit the shape, ValueError when the
+    state does not.
+    """
+    _check(state, shape)
+    tokenizer = _tokenizer_files(tokenizer_file, shape)
+    config = config_from_shape(shape)
+    source = Path(modeling_slim_bert.__file__)
+    config.architectures = ["SlimBertForMaskedLM"]
+    config.auto_map = {auto: f"{source.stem}.{name}" for auto, name in _CLASSES.items()}
+    load = "AutoModelForMaskedLM.from_pretrained(folder, trust_remote_code=True)"
+    about = "Every layer has its own width, so the class comes with the weights (`modeling_slim_bert.py`)."
+    files = {**tokenizer, source.name: source.read_bytes(), "README.md": _card(shape, ticket, about, load)}
+    _write_folder(out_dir, state, config, files)
+
+
+def export_expanded(
+    slim_state: Mapping[str, Tensor], shape: EncoderShape, ticket: Ticket | None, tokenizer_file: Path, out_dir: Path
+) -> None:
+    """Write the model at the dense widths, zeros where units were removed, for a stock class of transformers.
+
+    `shape` is the shape of `slim_state`. Post-LN becomes bert, pre-LN roberta-prelayernorm. Without a ticket the
+    model is dense already and is written as it is. Raises UserError when ticket, tokenizer and shape do not fit
+    each other, ValueError when the state does not or no stock class has the shape.
+    """
+    _check(slim_state, shape)
+    dense_state, dense_shape = dict(slim_state), shape
+    if ticket is not None:
+        slim = ticket.slim_shape()
+        if slim.layers != shape.layers:
+            raise UserError(
+                f"the ticket keeps {_widths(slim)}, the trained model has {_widths(shape)}; "
+                "export it with the ticket it was trained from"
+            )
+        dense_state = expand_state(slim_state, ticket)
+        dense_shape = replace(shape, layers=ticket.dense_shape.layers)
+    hf_state, config = state_to_hf(dense_state, dense_shape)
+    name = {"bert": "BertForMaskedLM", "roberta": "RobertaForMaskedLM"}.get(
+        config.model_type, "RobertaPreLayerNormForMaskedLM"
+    )
+    config.architectures = [name]
+    files = _tokenizer_files(tokenizer_file, dense_shape)
+    load = "AutoModelForMaskedLM.from_pretrained(folder)"
+    about = f"Removed heads and neurons are zeros again, so that the stock class `{name}` loads the weights."
+    files["README.md"] = _card(shape, ticket, about, load)
+    _write_folder(out_dir, hf_state, config, files)
+
+
+def verify_export(out_dir: Path, state: Mapping[str, Tensor], shape: EncoderShape, trust_remote_code: bool) -> float:
+    """Load the folder as a stranger would and compare; returns the largest absolute difference of fp32 logits.
+
+    A separate process, which can import neither this project nor the network, loads `out_dir` through
+    AutoModelForMaskedLM and AutoTokenizer; here the model of `state` and `shape` runs on the same fixed batch.
+    Raises RuntimeError when loading fails or the difference exceeds `TOLERANCE`.
+    """
+    batch, real = _fixed_batch(shape)
+    model = build_model(shape, seed=0)
+    load_state(model, state)
+    with torch.no_grad():
+        wanted = model.eval()(**batch).logits
+    with tempfile.TemporaryDirectory() as temporary:
+        inputs, outputs = Path(temporary, "inputs.safetensors"), Path(temporary, "outputs.safetensors")
+        save_file(batch, inputs)
+        kept = {k: v for k, v in os.environ.items() if k not in ("RANK", "LOCAL_RANK", "WORLD_SIZE")}
+        environment = kept | {
+            "HF_HOME": temporary,
+            "HF_HUB_OFFLINE": "1",
+            "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+            "TRANSFORMERS_VERBOSITY": "error",
+            "CUDA_VISIBLE_DEVICES": "",
+        }
+        for name in ("HF_MODULES_CACHE", "HF_HUB_CACHE", "TRANSFORMERS_CACHE"):
+            environment.pop(name, None)
+        trust = "trust" if trust_remote_code else "stock"
+        command = [sys.executable, "-I", "-c", _PROBE, str(out_dir.resolve()), str(inputs), str(outputs), trust]
+        done = subprocess.run(
+            command,
+            cwd=temporary,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=900,
+            check=False,
+            stdin=subprocess.DEVNULL,
+        )
+        if done.returncode != 0:
+            raise RuntimeError(f"{out_dir} cannot be loaded again: {done.stderr.strip()[-2000:]}")
+        found = load_file(outputs)["logits"]
+    difference = float((found - wanted)[real].abs().max())
+    if not difference <= TOLERANCE:
+        raise RuntimeError(
+            f"{out_dir} computes other logits than the trained model: they differ by {difference:.3g}, "
+            f"allowed are {TOLERANCE:g}"
+        )
+    return difference
+
+
+def export(run: Run, ranks: Ranks) -> dict[str, Any]:
+    """Write and verify both folders of a run. Returns the results for the manifest."""
+    weights = run.folder.pretrain / WEIGHTS
+    with safe_open(weights, framework="pt") as file:
+        shape = EncoderShape.from_dict(json.loads(file.metadata()["shape"]))
+    state = load_file(weights)
+    ticket = Ticket.read(run.folder.ticket) if run.recipe.search.enabled else None
+    tokenizer_file = run.corpus.tokenizer_file
+    export_compact(state, shape, tokenizer_file, run.folder.model, ticket)
+    compact = verify_export(run.folder.model, state, shape, trust_remote_code=True)
+    export_expanded(state, shape, ticket, tokenizer_file, run.folder.model_expanded)
+    expanded = verify_export(run.folder.model_expanded, state, shape, trust_remote_code=False)
+    print(
+        f"export: {run.folder.model} (differs by {compact:.1e}), "
+        f"{run.folder.model_expanded} (stock class, differs by {expanded:.1e})"
+    )
+    return {
+        "parameters": shape.num_parameters(),
+        "largest_difference_compact": compact,
+        "largest_difference_expanded": expanded,
+    }
+
+
+def _check(state: Mapping[str, Tensor], shape: EncoderShape) -> None:
+    other = sorted({str(value.dtype) for value in state.values() if value.dtype != torch.float32})
+    if other:
+        raise ValueError(f"exports are made from fp32 masters, the state holds {', '.join(other)}")
+    load_state(build_model(shape, seed=0), state)
+
+
+def _fixed_batch(shape: EncoderShape) -> tuple[dict[str, Tensor], Tensor]:
+    """Token ids and attention mask (4, L) with padding, and where the tokens are real."""
+    length = min(48, shape.max_row_length)
+    ids = torch.randint(0, shape.vocab_size, (4, length), generator=torch.Generator().manual_seed(0))
+    ids[ids == shape.pad_token_id] = (shape.pad_token_id + 1) % shape.vocab_size
+    real = torch.arange(length) < torch.tensor([length, length, max(1, length // 2), max(1, length // 5)])[:, None]
+    ids[~real] = shape.pad_token_id
+    return {"input_ids": ids, "attention_mask": real.long()}, real
+
+
+def _tokenizer_files(tokenizer_file: Path, shape: EncoderShape) -> dict[str, bytes | str]:
+    """The tokenizer's own file, and the two that tell transformers its special tokens."""
+    tokenizer = Tokenizer.from_file(str(tokenizer_file))
+    missing = [token for token in SPECIAL_TOKENS.values() if tokenizer.token_to_id(token) is None]
+    if missing:
+        raise UserError(f"{tokenizer_file} lacks the special tokens {', '.join(missing)}")
+    highest = max(tokenizer.get_vocab().values())
+    if highest >= shape.vocab_size:
+        raise UserError(
+            f"{tokenizer_file} has ids up to {highest}, the model a vocabulary of {shape.vocab_size}; "
+            "export with the tokenizer of the corpus the model was trained on"
+        )
+    pad = tokenizer.token_to_id(SPECIAL_TOKENS["pad_token"])
+    if pad != shape.pad_token_id:
+        raise UserError(f"{tokenizer_file} pads with id {pad}, the model with {shape.pad_token_id}")
+    names = ["input_ids", "token_type_ids", "attention_mask"]
+    config = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "model_max_length": shape.max_row_length,
+        "model_input_names": names if shape.type_vocab_size else [names[0], names[2]],
+        **SPECIAL_TOKENS,
+    }
+    return {
+        "tokenizer.json": tokenizer_file.read_bytes(),
+        "tokenizer_config.json": json.dumps(config, indent=2) + "\n",
+        "special_tokens_map.json": json.dumps(SPECIAL_TOKENS, indent=2) + "\n",
+    }
+
+
+def _write_folder(
+    out_dir: Path, state: Mapping[str, Tensor], config: PreTrainedConfig, files: Mapping[str, bytes | str]
+) -> None:
+    """Fill a sibling folder, make it durable, then put it in the place of `out_dir`."""
+    partial, old = (out_dir.with_name(f".{out_dir.name}.{what}") for what in ("partial", "old"))
+    for left_over in (partial, old):
+        shutil.rmtree(left_over, ignore_errors=True)
+    partial.mkdir(parents=True)
+    config.dtype = "float32"
+    config.to_json_file(partial / "config.json", use_diff=False)
+    tensors = {name: value.detach().cpu().contiguous() for name, value in state.items()}
+    save_file(tensors, partial / "model.safetensors", metadata={"format": "pt"})
+    for name, content in files.items():
+        (partial / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    for path in partial.iterdir():
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+    fsync_folder(partial)
+    if out_dir.exists():
+        out_dir.rename(old)
+    partial.rename(out_dir)
+    fsync_folder(out_dir.parent)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _widths(shape: EncoderShape) -> str:
+    return f"heads {[x.heads for x in shape.layers]} and neurons {[x.ffn for x in shape.layers]}"
+
+
+def _card(shape: EncoderShape, ticket: Ticket | None, about: str, load: str) -> str:
+    """The model card: what the folder holds and how to load it."""
+    dense = ticket.dense_shape.layers if ticket else shape.layers
+    rows = []
+    for index, (layer, before) in enumerate(zip(shape.layers, dense, strict=True)):
+        heads = _listing(ticket.heads[index]) if ticket else "all"
+        rows.append(f"| {index} | {layer.heads} of {before.heads} | {heads} | {layer.ffn} of {before.ffn} |")
+    drawn = f" It was drawn at step {ticket.step} by the score `{ticket.score}`." if ticket else ""
+    kind = f"an early-bird ticket of a larger encoder.{drawn}" if ticket else "dense: nothing was removed."
+    return f"""---
+library_name: transformers
+pipeline_tag: fill-mask
+---
+# Masked language model
+
+A {"pre" if shape.norm == "pre" else "post"}-LN transformer encoder, {kind}
+{about}
+
+{len(shape.layers)} layers, hidden size {shape.hidden_size}, heads of {shape.head_size}, vocabulary \
+{shape.vocab_size}, rows of up to {shape.max_row_length} tokens, {shape.num_parameters():,} parameters that compute.
+
+```python
+from transformers import AutoModelForMaskedLM, AutoTokenizer
+
+model = {load}
+tokenizer = AutoTokenizer.from_pretrained(folder)
+```
+
+| layer | heads | kept heads | neurons |
+|---|---|---|---|
+{chr(10).join(rows)}
+"""
+
+
+def _listing(kept: Sequence[int]) -> str:
+    return " ".join(str(index) for index in kept)
