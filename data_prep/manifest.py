@@ -121,7 +121,7 @@ def is_done(folder: Path, stage: str, settings: Mapping[str, Any], inputs: Mappi
     if changed:
         raise UserError(
             f"stage '{stage}' in {folder} was made from other settings or inputs: {'; '.join(changed)}. "
-            "Use another name for this run or corpus, or pass --force to make it again"
+            "Use another run or corpus name, or pass --force to make it again"
         )
     return True
 

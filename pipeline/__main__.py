@@ -74,7 +74,7 @@ def _dispatch(options: argparse.Namespace) -> int:
         return _status(root, options.run)
     if options.command == "run":
         recipe = config.resolve_sources(options.data, config.load_recipe(options.recipe, options.overrides))
-        run = Run.create(root, options.run, recipe, dsconfig.load_ds_config(options.ds))
+        run = Run.of(root, options.run, recipe, dsconfig.load_ds_config(options.ds))
         code = stages.run_all(run, root, options.launcher, options.nproc, options.force)
         if code == 0:
             _report(root, options.run, [])

@@ -33,6 +33,7 @@ __all__ = [
     "RunFolder",
     "UserError",
     "begin",
+    "check_settings",
     "differing_keys",
     "exclusive",
     "fsync_folder",
@@ -125,6 +126,13 @@ class RunFolder:
         return self.root / "finetune" / task / f"seed-{seed}"
 
 
+def check_settings(folder: Path, stage: str, settings: Mapping[str, Any]) -> None:
+    """Raise UserError when the stage of this folder was begun with other settings."""
+    started = folder / STARTED
+    if started.exists():
+        _refuse_changes(folder, stage, json.loads(started.read_text(encoding="utf-8"))["settings"], settings)
+
+
 def begin(
     folder: Path, stage: str, settings: Mapping[str, Any], inputs: Mapping[str, Any], force: bool = False
 ) -> bool:
@@ -143,17 +151,21 @@ def begin(
         return False
     folder.mkdir(parents=True, exist_ok=True)
     started = folder / STARTED
-    wanted = json.loads(json.dumps({"settings": settings, "inputs": inputs}))
-    if not started.exists():
+    wanted = {"settings": settings, "inputs": inputs}
+    if started.exists():
+        _refuse_changes(folder, stage, json.loads(started.read_text(encoding="utf-8")), wanted)
+    else:
         write_atomically(started, json.dumps(wanted, indent=1) + "\n")
-        return True
-    changed = differing_keys(json.loads(started.read_text(encoding="utf-8")), wanted)
+    return True
+
+
+def _refuse_changes(folder: Path, stage: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    changed = differing_keys(before, json.loads(json.dumps(now)))
     if changed:
         raise UserError(
             f"stage '{stage}' in {folder} was begun with other settings or inputs: {'; '.join(changed)}. "
-            "Use another run name, or pass --force to start the stage anew"
+            "Use another run name, or pass --force to make it again"
         )
-    return True
 
 
 @contextmanager

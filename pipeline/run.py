@@ -27,13 +27,17 @@ class Run:
             raise UserError(f"there is no run {name!r} in {root / 'runs'}; known are: {', '.join(known) or 'none'}")
         values = json.loads(folder.recipe.read_text(encoding="utf-8"))
         recipe = parse_recipe(values["recipe"], origin=str(folder.recipe))
-        return cls(recipe, values["engine"], folder, CorpusFolder(root / "corpora" / recipe.corpus.name))
+        return cls.of(root, name, recipe, values["engine"])
 
     @classmethod
-    def create(cls, root: Path, name: str, recipe: Recipe, engine: dict[str, Any]) -> "Run":
-        """Set up a run, or open it again with a recipe: finished stages compare it with the one they were made from."""
-        folder = RunFolder(root / "runs" / name)
-        folder.root.mkdir(parents=True, exist_ok=True)
-        values = {"recipe": recipe.model_dump(mode="json"), "engine": engine}
-        write_atomically(folder.recipe, json.dumps(values, indent=1) + "\n")
-        return cls(recipe, engine, folder, CorpusFolder(root / "corpora" / recipe.corpus.name))
+    def of(cls, root: Path, name: str, recipe: Recipe, engine: dict[str, Any]) -> "Run":
+        """A run by its name, new or not; nothing is written before `save`."""
+        corpus = CorpusFolder(root / "corpora" / recipe.corpus.name)
+        return cls(recipe, engine, RunFolder(root / "runs" / name), corpus)
+
+    def save(self) -> "Run":
+        """Keep recipe and engine config in the run folder, where the stages' processes read them."""
+        self.folder.root.mkdir(parents=True, exist_ok=True)
+        values = {"recipe": self.recipe.model_dump(mode="json"), "engine": self.engine}
+        write_atomically(self.folder.recipe, json.dumps(values, indent=1) + "\n")
+        return self

@@ -17,6 +17,7 @@ from pipeline.artifacts import (
     MANIFEST_NAME,
     UserError,
     begin,
+    check_settings,
     exclusive,
     read_manifest,
     sha256_file,
@@ -28,17 +29,16 @@ from pipeline.run import Run
 
 SAMPLES = Path("data_prep") / "samples"
 
-Contract = tuple[dict[str, Any], dict[str, Any]]
-
 
 @dataclass(frozen=True)
 class Stage:
-    """One row of the table. `contract` gives (settings, inputs): what, when changed, makes the result another one."""
+    """One row of the table. `settings` and `inputs`: what, when changed, makes the result another one."""
 
     name: str
     distributed: bool
     folder: Callable[[Run], Path]
-    contract: Callable[[Run], Contract]
+    settings: Callable[[Run], dict[str, Any]]
+    inputs: Callable[[Run], dict[str, Any]]
 
 
 def _results(run: Run, stage: str, folder: Path) -> dict[str, Any]:
@@ -54,40 +54,42 @@ def _training_settings(run: Run) -> dict[str, Any]:
     return kept | {"steps": run.recipe.pretrain.steps, "engine": run.engine}
 
 
+def _ticket_settings(run: Run) -> dict[str, Any]:
+    recipe = run.recipe.model_dump(mode="json")
+    return {"search": recipe["search"], "ticket": recipe["ticket"]}
+
+
+def _pretrain_settings(run: Run) -> dict[str, Any]:
+    return _training_settings(run) | {"rewind": run.recipe.pretrain.rewind, "dense": not run.recipe.search.enabled}
+
+
 def _shards(run: Run) -> dict[str, Any]:
     if not (run.corpus.shards / MANIFEST_NAME).exists():
         raise UserError(f"stage 'shard' has not finished in {run.corpus.root} (no {run.corpus.shards / MANIFEST_NAME})")
     return {"shards": sha256_file(run.corpus.index)}
 
 
-def _search_contract(run: Run) -> Contract:
-    recipe = run.recipe.model_dump(mode="json")
-    return _training_settings(run) | {"search": recipe["search"], "ticket": recipe["ticket"]}, _shards(run)
+def _scores(run: Run) -> dict[str, Any]:
+    return {"scores": _results(run, "search", run.folder.search)["scores_sha256"]}
 
 
-def _draw_contract(run: Run) -> Contract:
-    recipe = run.recipe.model_dump(mode="json")
-    scores = _results(run, "search", run.folder.search)["scores_sha256"]
-    return {"search": recipe["search"], "ticket": recipe["ticket"]}, {"scores": scores}
+def _shards_and_ticket(run: Run) -> dict[str, Any]:
+    if not run.recipe.search.enabled:
+        return _shards(run)
+    _results(run, "draw", run.folder.draw)
+    return _shards(run) | {"ticket": sha256_file(run.folder.ticket)}
 
 
-def _pretrain_contract(run: Run) -> Contract:
-    settings = _training_settings(run) | {"rewind": run.recipe.pretrain.rewind}
-    inputs = _shards(run)
-    if run.recipe.search.enabled:
-        _results(run, "draw", run.folder.draw)
-        inputs["ticket"] = sha256_file(run.folder.ticket)
-    return settings, inputs
+def _weights(run: Run) -> dict[str, Any]:
+    return {"weights": _results(run, "pretrain", run.folder.pretrain)["weights_sha256"]}
 
 
-def _export_contract(run: Run) -> Contract:
-    return {}, {"weights": _results(run, "pretrain", run.folder.pretrain)["weights_sha256"]}
-
-
-SEARCH = Stage("search", True, lambda run: run.folder.search, _search_contract)
-DRAW = Stage("draw", False, lambda run: run.folder.draw, _draw_contract)
-PRETRAIN = Stage("pretrain", True, lambda run: run.folder.pretrain, _pretrain_contract)
-EXPORT = Stage("export", False, lambda run: run.folder.export, _export_contract)
+SEARCH = Stage(
+    "search", True, lambda run: run.folder.search, lambda run: _training_settings(run) | _ticket_settings(run), _shards
+)
+DRAW = Stage("draw", False, lambda run: run.folder.draw, _ticket_settings, _scores)
+PRETRAIN = Stage("pretrain", True, lambda run: run.folder.pretrain, _pretrain_settings, _shards_and_ticket)
+EXPORT = Stage("export", False, lambda run: run.folder.export, lambda _: {}, _weights)
 TRAINING_STAGES = (SEARCH, DRAW, PRETRAIN, EXPORT)
 CORPUS_STAGES = ("ingest", "tokenizer", "shard")
 
@@ -119,13 +121,17 @@ def run_all(run: Run, root: Path, launcher: launch.Launcher, num_ranks: int, for
     """Every stage in order, finished ones skipped. Returns the exit code of the first that fails, else 0."""
     accumulation_steps(run.recipe.batch.global_rows, run.recipe.batch.micro_rows, num_ranks)
     began = time.time()
+    if not force:
+        for stage in stages_of(run.recipe):
+            check_settings(stage.folder(run), stage.name, stage.settings(run))
+    run.save()
     for name, arguments in corpus_commands(run).items():
         command = [sys.executable, "-m", "data_prep", name, *arguments, *(["--force"] if force else [])]
         code = subprocess.run(command, check=False).returncode
         if code:
             return code
     for stage in stages_of(run.recipe):
-        if not begin(stage.folder(run), stage.name, *stage.contract(run), force=force):
+        if not begin(stage.folder(run), stage.name, stage.settings(run), stage.inputs(run), force):
             print(f"{stage.name}: done, skipped ({stage.folder(run)})", flush=True)
             continue
         words = [stage.name, "--run", run.folder.root.name, "--root", str(root)]
@@ -169,7 +175,7 @@ def run_stage(stage: Stage, run: Run, force: bool) -> None:
     started = time.time()
     with started_ranks() as ranks:
         with exclusive(run.folder.root) if ranks.is_main else nullcontext():
-            settings, inputs = stage.contract(run)
+            settings, inputs = stage.settings(run), stage.inputs(run)
             needed = ranks.from_main(
                 begin(stage.folder(run), stage.name, settings, inputs, force) if ranks.is_main else None
             )

@@ -30,7 +30,7 @@ RECIPE = {
 
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
-    made = Run.create(tmp_path, "t", parse_recipe(RECIPE, "test"), {})
+    made = Run.of(tmp_path, "t", parse_recipe(RECIPE, "test"), {}).save()
     write_model(made.folder.model)
     write_sentiment(tmp_path / "glue")
     return made
@@ -182,7 +182,7 @@ def test_a_killed_fine_tuning_ends_like_one_left_alone(run: Run, tmp_path: Path)
     assert not (folder / "checkpoints").exists()
 
     # The same again, killed after a checkpoint past the first epoch, and started again.
-    other = Run.create(tmp_path / "cut", "t", run.recipe, run.engine)
+    other = Run.of(tmp_path / "cut", "t", run.recipe, run.engine).save()
     write_model(other.folder.model)
     (tmp_path / "cut" / "glue").symlink_to(tmp_path / "glue")
     common = COMMON.format(root=str(tmp_path / "cut"))

@@ -1,0 +1,208 @@
+"""The command line: one clear line and exit code 2 for every mistake, nothing lost, done stages skipped."""
+
+import json
+import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipeline.__main__ import main
+from tests.corpus import tiny_corpus
+from tests.ranks import REPOSITORY
+
+RECIPE = """
+seed = 1
+[corpus]
+name = "tiny"
+vocab_size = 256
+row_length = 32
+val_fraction = 0.2
+[model]
+layers = 2
+hidden_size = 32
+heads = 4
+ffn = 64
+[batch]
+global_rows = 8
+micro_rows = 4
+[optimizer]
+name = "muon"
+lr = 1e-2
+gradient_clipping = 0.0
+[search]
+max_steps = 8
+guard_steps = 2
+every_steps = 2
+[pretrain]
+steps = 12
+[evaluation]
+every_steps = 6
+rows = 16
+[checkpoint]
+every_steps = 4
+[tracking]
+wandb = "disabled"
+log_every_steps = 1
+"""
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A root folder with raw text, its recipe, and one finished run called `whole`."""
+    root = tmp_path_factory.mktemp("home")
+    tiny_corpus(root / "text")
+    (root / "tiny.toml").write_text(RECIPE)
+    done = pipeline(root, "run", "--recipe", "tiny.toml", "--run", "whole", "--data", "text/raw", "--nproc", "2")
+    assert done.returncode == 0, done.stdout + done.stderr
+    return root
+
+
+def pipeline(root: Path, *arguments: str, **more: object) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "pipeline", *arguments]
+    return subprocess.run(
+        command, cwd=root, env=environment, capture_output=True, text=True, timeout=300, check=False, **more
+    )  # type: ignore[call-overload]
+
+
+def errors(done: subprocess.CompletedProcess[str]) -> list[str]:
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    return [line for line in done.stderr.split("\n") if line.startswith("error: ")]
+
+
+@pytest.mark.dist
+def test_a_whole_run_leaves_its_artifacts(home: Path) -> None:
+    run = home / "runs" / "whole"
+    for name in ("search", "draw", "pretrain", "export"):
+        manifest = json.loads((run / name / "manifest.json").read_text())
+        assert manifest["seconds"] > 0
+        assert manifest["versions"]["deepspeed"]
+    for name in ("ticket.json", "report.html", "model/model.safetensors", "model-expanded/model.safetensors"):
+        assert (run / name).stat().st_size > 0
+    results = json.loads((run / "pretrain" / "manifest.json").read_text())["results"]
+    assert (results["steps"], results["tokens"], results["world_size"]) == (12, 12 * 8 * 32, 2)
+    assert results["parameters"] < results["parameters_dense"]
+
+
+@pytest.mark.dist
+def test_again_everything_is_skipped(home: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in (home / "runs").rglob("manifest.json")}
+    again = pipeline(home, "run", "--recipe", "tiny.toml", "--run", "whole", "--data", "text/raw", "--nproc", "2")
+    assert again.returncode == 0
+    assert again.stdout.count("skipped") == 7
+    assert before == {path: path.stat().st_mtime_ns for path in (home / "runs").rglob("manifest.json")}
+
+
+@pytest.mark.dist
+def test_a_changed_recipe_stops_with_the_keys_and_the_ways_out(home: Path) -> None:
+    changed = pipeline(
+        home, "run", "--recipe", "tiny.toml", "--run", "whole", "--data", "text/raw", "--nproc", "2", "optimizer.lr=0.5"
+    )
+    (line,) = errors(changed)
+    assert "optimizer.lr: 0.01 -> 0.5" in line
+    assert "another run" in line
+    assert "--force" in line
+
+
+@pytest.mark.dist
+def test_the_ticket_can_be_drawn_again_from_the_scores(home: Path) -> None:
+    before = (home / "runs" / "whole" / "ticket.json").read_bytes()
+    again = pipeline(home, "draw", "--run", "whole", "--force")
+    assert again.returncode == 0, again.stderr
+    assert (home / "runs" / "whole" / "ticket.json").read_bytes() == before
+
+
+@pytest.mark.dist
+def test_status_names_every_stage(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["status", "--root", str(home)]) == 0
+    shown = capsys.readouterr().out
+    for name in ("ingest", "tokenizer", "shard", "search", "draw", "pretrain", "export"):
+        (line,) = [line for line in shown.split("\n") if line.split()[:1] == [name]]
+        assert "done" in line
+
+
+@pytest.mark.dist
+def test_a_flipped_bit_in_a_shard_is_named_with_both_hashes(home: Path) -> None:
+    shard = home / "corpora" / "tiny" / "shards" / "train" / "data-00000-of-00001.arrow"
+    whole = shard.read_bytes()
+    listed = json.loads((home / "corpora" / "tiny" / "shards" / "index.json").read_text())
+    try:
+        shard.write_bytes(whole[:5000] + bytes([whole[5000] ^ 1]) + whole[5001:])
+        lines = errors(pipeline(home, "pretrain", "--run", "whole", "--force"))
+    finally:
+        shard.write_bytes(whole)
+    assert str(shard.relative_to(home)) in lines[0]
+    assert listed["splits"]["train"]["files"][0]["sha256"] in lines[0]
+    assert lines[0].count(" ") > 5
+
+
+@pytest.mark.dist
+def test_a_ticket_for_another_model_is_refused(home: Path) -> None:
+    run = home / "runs" / "other"
+    started = pipeline(home, "search", "--run", "other")
+    assert "there is no run 'other'" in errors(started)[0]
+    for folder in ("draw",):
+        (run / folder).mkdir(parents=True)
+    source = home / "runs" / "whole"
+    recipe = json.loads((source / "recipe.json").read_text())
+    recipe["recipe"]["model"]["ffn"] = 96
+    (run / "recipe.json").write_text(json.dumps(recipe))
+    (run / "ticket.json").write_bytes((source / "ticket.json").read_bytes())
+    (run / "draw" / "manifest.json").write_bytes((source / "draw" / "manifest.json").read_bytes())
+    (line,) = errors(pipeline(home, "pretrain", "--run", "other"))
+    assert "ticket" in line
+    assert "64" in line
+    assert "96" in line
+
+
+@pytest.mark.dist
+def test_a_file_that_cannot_grow_ends_the_save_and_keeps_the_rest(home: Path) -> None:
+    """The kernel's limit on file sizes stands for the full disk: the same failing write, on any machine."""
+
+    def limited() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, resource.RLIM_INFINITY))
+
+    command = ["run", "--recipe", "tiny.toml", "--run", "full", "--data", "text/raw", "search.enabled=false"]
+    stopped = pipeline(home, *command, preexec_fn=limited)
+    (line,) = errors(stopped)
+    assert "checkpoint after step 4 could not be written" in line
+    assert "MiB free" in line
+    assert not list((home / "runs" / "full" / "pretrain" / "checkpoints").glob("*"))
+    resumed = pipeline(home, *command)
+    assert resumed.returncode == 0, resumed.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["run", "--recipe", "nonesuch"], ["no recipe 'nonesuch'", "sample"]),
+        (["run", "--ds", "zero9"], ["no DeepSpeed config 'zero9'", "zero1_bf16"]),
+        (["run", "--data", "missing"], ["DATA=missing does not exist"]),
+        (["run", "--nproc", "64"], ["more ranks than rows", "64", "32"]),
+        (["status"], ["no runs"]),
+        (["search", "--run", "none"], ["no run 'none'"]),
+        (["run", "model.layers=0", "search.scoer=l1", "optimizer.lr=-1"], ["3 problems"]),
+    ],
+)
+def test_mistakes_end_in_one_error(
+    arguments: list[str], words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command, *rest = arguments
+    assert main([command, "--root", str(tmp_path), *rest]) == 2
+    shown = capsys.readouterr().err
+    assert shown.startswith("error: ")
+    assert all(word in shown for word in words)
+    assert not (tmp_path / "corpora").exists()
+
+
+def test_a_run_in_use_is_not_shared(tmp_path: Path) -> None:
+    from pipeline.artifacts import UserError, exclusive
+
+    with exclusive(tmp_path), pytest.raises(UserError, match="in use by process"), exclusive(tmp_path):
+        pass
+    with exclusive(tmp_path):
+        pass

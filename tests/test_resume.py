@@ -1,0 +1,89 @@
+"""kill -9 of all ranks at random moments, started again each time: the same bits as the run nobody touched.
+
+EARLYBIRD_KILLS=3 kills each stage three times instead of once.
+"""
+
+import json
+import os
+import random
+import time
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+from pipeline import config, dsconfig, stages
+from pipeline.run import Run
+from tests import ranks
+from tests.corpus import tiny_corpus
+from tests.test_cli import RECIPE
+
+KILLS = int(os.environ.get("EARLYBIRD_KILLS", "1"))
+STEPS = {"search": 24, "pretrain": 40}
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("resume")
+    tiny_corpus(folder)
+    (folder / "tiny.toml").write_text(RECIPE)
+    return folder
+
+
+def begin_run(root: Path, name: str, engine: str) -> Run:
+    overrides = ["search.max_steps=24", "search.guard_steps=22", "pretrain.steps=40", "checkpoint.every_steps=3",
+                 "model.dropout=0.1", "evaluation.every_steps=10"]  # fmt: skip
+    recipe = config.load_recipe(str(root / "tiny.toml"), overrides)
+    return Run.of(root, name, recipe, dsconfig.load_ds_config(engine)).save()
+
+
+def steps_done(folder: Path) -> int:
+    path = folder / "metrics.jsonl"
+    lines = path.read_text().split("\n")[:-1] if path.exists() else []
+    return max((json.loads(line)["step"] for line in lines if line.endswith("}")), default=0)
+
+
+def run_stage(root: Path, run: Run, stage: str, kill_at: list[int]) -> int:
+    """Run a stage to its end on two ranks, killing all ranks once at every step of `kill_at`. Returns the kills."""
+    arguments = ["-m", "pipeline", stage, "--root", str(root), "--run", run.folder.root.name]
+    folder, killed = run.folder.root / stage, 0
+    for step in kill_at:
+        processes = ranks.start(arguments, 2, root)
+        deadline = time.monotonic() + 120
+        while steps_done(folder) < step and all(p.poll() is None for p in processes) and time.monotonic() < deadline:
+            time.sleep(0.002)
+        time.sleep(random.Random(step).random() * 0.1)
+        killed += any(process.poll() is None for process in processes)
+        ranks.kill(processes)
+    ranks.run(arguments, 2, root)
+    return killed
+
+
+@pytest.mark.dist
+@pytest.mark.parametrize("engine", ["zero1_bf16", "zero2_bf16"])
+def test_killed_and_restarted_equals_untouched(root: Path, engine: str) -> None:
+    untouched, killed = begin_run(root, f"untouched-{engine}", engine), begin_run(root, f"killed-{engine}", engine)
+    pick = random.Random(engine)
+    for stage in ("search", "pretrain"):
+        run_stage(root, untouched, stage, [])
+        moments = sorted(pick.sample(range(1, STEPS[stage] - 3), KILLS))
+        assert run_stage(root, killed, stage, moments) == KILLS
+        if stage == "search":
+            for run in (untouched, killed):
+                ranks.run(["-m", "pipeline", "draw", "--root", str(root), "--run", run.folder.root.name], 1, root)
+    assert untouched.folder.ticket.read_bytes() == killed.folder.ticket.read_bytes()
+    ours, theirs = (load_file(run.folder.pretrain / "weights.safetensors") for run in (killed, untouched))
+    assert ours.keys() == theirs.keys()
+    assert all(ours[name].equal(theirs[name]) for name in ours)
+
+    rows = [steps_rows(run.folder.root / stage) for run in (untouched, killed) for stage in ("search", "pretrain")]
+    assert rows[0] == rows[2]
+    assert rows[1] == rows[3]
+    assert {state for _, state, _ in stages.statuses(killed)[3:6]} == {"done"}
+
+
+def steps_rows(folder: Path) -> list[tuple[str, int, float]]:
+    """What was logged, without the times: every step once, in order."""
+    lines = (folder / "metrics.jsonl").read_text().split("\n")[:-1]
+    rows = [json.loads(line) for line in lines]
+    return [(row["kind"], row["step"], row.get("loss", 0.0)) for row in rows]
