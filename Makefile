@@ -2,8 +2,9 @@
 
 PYTHON ?= python3
 RECIPE ?= sample
-RUN ?= $(RECIPE)
-DS ?= cpu
+RUN ?= $(basename $(notdir $(RECIPE)))
+# bf16 where the processor or a GPU computes it, else the fp32 of ds_configs/cpu.json.
+DS ?= $(shell if grep -qwE 'avx512_bf16|amx_bf16' /proc/cpuinfo || command -v nvidia-smi >/dev/null; then echo zero1_bf16; else echo cpu; fi)
 NPROC ?= 1
 DATA ?=
 LAUNCHER ?= torchrun

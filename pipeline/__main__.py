@@ -115,10 +115,11 @@ def _status(root: Path, name: str | None) -> int:
 
 
 def _closing_words(run: Run) -> None:
-    name = run.folder.root.name
+    name, slim = run.folder.root.name, run.recipe.search.enabled
     print(
-        f"slim model:  {run.folder.model} (AutoModelForMaskedLM.from_pretrained(..., trust_remote_code=True))\n"
-        f"stock model: {run.folder.model_expanded} (plain transformers, zeros where units were cut)\n"
+        f"{'slim' if slim else 'dense'} model:  {run.folder.model} "
+        "(AutoModelForMaskedLM.from_pretrained(..., trust_remote_code=True))\n"
+        f"stock model: {run.folder.model_expanded} (plain transformers{', zeros where units were cut' if slim else ''})\n"
         f"next: open {run.folder.report}; fine-tune with "
         f"`make finetune RUN={name} TASK=SST-2 GLUE=folder-of-GLUE-tsvs`; see `make status`"
     )

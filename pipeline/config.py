@@ -213,6 +213,10 @@ class Recipe(Section):
             raise ValueError(
                 f"search.max_steps ({self.search.max_steps}) exceeds pretrain.steps ({self.pretrain.steps})"
             )
+        try:
+            self.ticket_rules()
+        except UserError as error:
+            raise ValueError(f"ticket: {error}") from error
         if not self.search.enabled and self.pretrain.rewind != "init":
             raise ValueError(f"pretrain.rewind ({self.pretrain.rewind!r}) needs a search; search.enabled is false")
         return self
@@ -243,7 +247,8 @@ class Recipe(Section):
 def load_recipe(name_or_path: str, overrides: list[str] | None = None) -> Recipe:
     """Read a recipe by name (pipeline/recipes/NAME.toml) or path and apply `section.key=value` overrides.
 
-    Values of overrides are TOML (numbers, true, "text", [lists]); a bare word is taken as text.
+    Values of overrides are TOML (numbers, true, "text", [lists]); a bare word is taken as text; `section.key=` takes
+    the key out of the recipe, back to its default.
     Raises UserError listing every problem, one a line.
     """
     path = Path(name_or_path)
@@ -285,16 +290,18 @@ def apply_override(values: dict[str, Any], override: str) -> None:
     key, separator, text = override.partition("=")
     if not separator or not key:
         raise UserError(f"an override reads section.key=value, got {override!r}")
-    try:
-        value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        value = text
     *sections, last = key.strip().split(".")
     for section in sections:
         values = values.setdefault(section, {})
         if not isinstance(values, dict):
             raise UserError(f"override {override!r}: {section} is a value, not a section")
-    values[last] = value
+    if not text:
+        values.pop(last, None)
+        return
+    try:
+        values[last] = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        values[last] = text
 
 
 def resolve_sources(data: str | None, recipe: Recipe) -> Recipe:

@@ -6,7 +6,7 @@ from typing import Any
 from safetensors.numpy import load_file as load_arrays
 from safetensors.torch import load_file
 
-from pipeline.artifacts import git_commit, read_manifest
+from pipeline.artifacts import read_manifest
 from pipeline.data import PretrainLoader, ShardReader
 from pipeline.dist import Ranks
 from pipeline.run import Run
@@ -45,7 +45,6 @@ def draw(run: Run, ranks: Ranks) -> dict[str, Any]:
         "scores_sha256": manifest["results"]["scores_sha256"],
         "init_sha256": manifest["results"]["init_sha256"],
         "search_settings": manifest["settings"]["search"],
-        "commit": git_commit(run.folder.root),
     }
     seen = replay(recorded_scores(run), shape, rules, settle)
     ticket = ticket_from(seen, shape, rules, recipe.search.score, provenance)

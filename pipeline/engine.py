@@ -1,13 +1,12 @@
 """DeepSpeed behind a handful of verbs: forward, backward, step, evaluate, and whole fp32 tensors in and out.
 
-With checkpoint.py the only module that imports DeepSpeed. Knows nothing of recipes, data or tickets.
+The only module that imports DeepSpeed. Knows nothing of recipes, data or tickets.
 """
 
 import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import deepspeed
@@ -21,17 +20,10 @@ from deepspeed.utils import (
 )
 from torch import nn
 
+from pipeline.artifacts import UserError
 from pipeline.dist import Ranks
 
 State = dict[str, torch.Tensor]
-
-
-@dataclass(frozen=True)
-class StepInfo:
-    """What one optimiser step did. `grad_norm` is before clipping; `skipped` is an fp16 overflow."""
-
-    grad_norm: float | None
-    skipped: bool
 
 
 class Engine:
@@ -54,6 +46,8 @@ class Engine:
         if ranks.device.type == "cpu":
             # Muon's kernels are torch.compile'd: minutes of compilation to save milliseconds on a CPU.
             torch.compiler.set_stance("force_eager")
+        if ranks.device.type == "cpu" and config.get("fp16", {}).get("enabled"):
+            raise UserError("fp16 needs a GPU and there is none: use a bf16 config or ds_configs/cpu.json")
         self.ranks = ranks
         self.zero_stage: int = config.get("zero_optimization", {}).get("stage", 0)
         self.accumulation: int = config["gradient_accumulation_steps"]
@@ -97,10 +91,15 @@ class Engine:
         self.deepspeed.step()
         return bool(boundary)
 
-    def step_info(self) -> StepInfo:
-        """Norm and overflow of the latest optimiser step."""
+    @property
+    def step_applied(self) -> bool:
+        """False when the latest optimiser step was left out because a gradient had overflowed in fp16."""
+        return bool(self.deepspeed.was_step_applied())
+
+    def grad_norm(self) -> float | None:
+        """Norm of the latest step's gradients before clipping; with Muon, of the orthogonalised ones."""
         norm = self.deepspeed.get_global_grad_norm()
-        return StepInfo(None if norm is None else float(norm), bool(self.deepspeed.was_step_applied() is False))
+        return None if norm is None else float(norm)
 
     @contextmanager
     def evaluating(self) -> Iterator[None]:
@@ -150,6 +149,8 @@ class Engine:
         for _ in range(self.accumulation):
             self.backward(self.forward(batch).loss)
             self.micro_step()
+        if not self.step_applied:
+            raise RuntimeError("the step that creates the optimiser states was skipped: a gradient overflowed")
         self._link_moments()
         self.set_weights(weights)
         for name, parameter in self._parameters.items():

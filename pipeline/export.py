@@ -299,7 +299,7 @@ A {"pre" if shape.norm == "pre" else "post"}-LN transformer encoder, {kind}
 from transformers import AutoModelForMaskedLM, AutoTokenizer
 
 model = {load}
-tokenizer = AutoTokenizer.from_pretrained(folder)
+tokenizer = AutoTokenizer.from_pretrained(folder{", trust_remote_code=True" if "trust_remote_code" in load else ""})
 ```
 
 | layer | heads | kept heads | neurons |

@@ -59,6 +59,11 @@ def _ticket_settings(run: Run) -> dict[str, Any]:
     return {"search": recipe["search"], "ticket": recipe["ticket"]}
 
 
+def _search_settings(run: Run) -> dict[str, Any]:
+    # Only a search that is to be inherited from keeps its last weights and moments.
+    return _training_settings(run) | _ticket_settings(run) | {"inherited": run.recipe.pretrain.rewind == "inherit"}
+
+
 def _pretrain_settings(run: Run) -> dict[str, Any]:
     return _training_settings(run) | {"rewind": run.recipe.pretrain.rewind, "dense": not run.recipe.search.enabled}
 
@@ -84,9 +89,7 @@ def _weights(run: Run) -> dict[str, Any]:
     return {"weights": _results(run, "pretrain", run.folder.pretrain)["weights_sha256"]}
 
 
-SEARCH = Stage(
-    "search", True, lambda run: run.folder.search, lambda run: _training_settings(run) | _ticket_settings(run), _shards
-)
+SEARCH = Stage("search", True, lambda run: run.folder.search, _search_settings, _shards)
 DRAW = Stage("draw", False, lambda run: run.folder.draw, _ticket_settings, _scores)
 PRETRAIN = Stage("pretrain", True, lambda run: run.folder.pretrain, _pretrain_settings, _shards_and_ticket)
 EXPORT = Stage("export", False, lambda run: run.folder.export, lambda _: {}, _weights)
@@ -124,14 +127,16 @@ def run_all(run: Run, root: Path, launcher: launch.Launcher, num_ranks: int, for
     if not force:
         for stage in stages_of(run.recipe):
             check_settings(stage.folder(run), stage.name, stage.settings(run))
-    run.save()
     for name, arguments in corpus_commands(run).items():
         command = [sys.executable, "-m", "data_prep", name, *arguments, *(["--force"] if force else [])]
         code = subprocess.run(command, check=False).returncode
         if code:
             return code
+    run.save()
     for stage in stages_of(run.recipe):
-        if not begin(stage.folder(run), stage.name, stage.settings(run), stage.inputs(run), force):
+        with exclusive(run.folder.root):
+            needed = begin(stage.folder(run), stage.name, stage.settings(run), stage.inputs(run), force)
+        if not needed:
             print(f"{stage.name}: done, skipped ({stage.folder(run)})", flush=True)
             continue
         words = [stage.name, "--run", run.folder.root.name, "--root", str(root)]

@@ -91,7 +91,7 @@ def train(
     metrics.rewind(step)
 
     batches = prefetched(loader, step, plan.stop_step, engine.accumulation)
-    watch, log_watch, log_step, data_wait = Stopwatch(), Stopwatch(), step, 0.0
+    watch, log_watch, log_step, data_wait, skipped = Stopwatch(), Stopwatch(), step, 0.0, 0
 
     while step < plan.stop_step and not (search and search.settled):
         # Learning rate
@@ -120,19 +120,21 @@ def train(
             metrics.write("distance", step, **distances)
 
         # Logging
+        skipped += not engine.step_applied
         last = step == plan.stop_step or bool(search and search.settled)
         if step % plan.log_every == 0 or last:
             mean_loss = float(engine.ranks.sum(loss_sum)) / engine.ranks.world_size
-            info, lap, steps_done = engine.step_info(), log_watch.lap(), step - log_step
+            lap, steps_done = log_watch.lap(), step - log_step
             rate = (loader.tokens(step) - loader.tokens(log_step)) / lap
             metrics.write(
                 "train", step, tokens=loader.tokens(step), loss=mean_loss, lr=factor * plan.optimizer.lr,
-                grad_norm=info.grad_norm, tokens_per_second=rate, step_seconds=lap / steps_done,
+                grad_norm=engine.grad_norm(), skipped_steps=skipped, tokens_per_second=rate,
+                step_seconds=lap / steps_done,
                 data_wait_seconds=data_wait / steps_done,
                 **({"flops_per_second": plan.flops_per_step * steps_done / lap} if plan.flops_per_step else {}),
             )  # fmt: skip
             metrics.advance(loss=f"{mean_loss:.3f}", **{"tokens/s": f"{rate:,.0f}"})
-            log_step, data_wait = step, 0.0
+            log_step, data_wait, skipped = step, 0.0, 0
         else:
             metrics.advance()
 

@@ -38,6 +38,7 @@ def test_three_mistakes_are_reported_at_once(tmp_path: Path) -> None:
         ("corpus.name=other", lambda r: r.corpus.name == "other"),
         ('corpus.sources=["a", "b"]', lambda r: r.corpus.sources == ["a", "b"]),
         ("seed=3", lambda r: r.seed == 3),
+        ("optimizer.adamw_lr=", lambda r: r.optimizer.adamw_lr is None),
     ],
 )
 def test_overrides(override: str, read: object) -> None:
@@ -55,6 +56,7 @@ def test_overrides(override: str, read: object) -> None:
         ({"optimizer": {"name": "muon", "gradient_clipping": 1.0}}, ["gradient_clipping (1.0)", "muon"]),
         ({"optimizer": {"name": "adamw", "adamw_lr": 0.1}}, ["adamw_lr (0.1)"]),
         ({"search": {"enabled": False}, "pretrain": {"rewind": "inherit"}}, ["rewind ('inherit')"]),
+        ({"ticket": {"heads": 0.0, "neurons": 0.0, "flops": 0.5}}, ["ticket", "flops"]),
         ({"objective": {"mask_token": 0.9, "random_token": 0.2}}, ["exceed 1"]),
     ],
 )

@@ -1,0 +1,146 @@
+"""The documentation names only what there is: targets, commands, recipe keys, DeepSpeed keys, layers, files, links."""
+
+import argparse
+import re
+import tomllib
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline import dsconfig
+from pipeline.__main__ import build_parser
+from pipeline.config import Recipe
+from tests.test_imports import LAYERS
+
+REPOSITORY = Path(__file__).parent.parent
+CANDIDATES = ["README.md", "CONTRIBUTING.md", "slurm/README.md", "ds_configs/README.md"]
+DOCS = sorted(p for p in [*(REPOSITORY / name for name in CANDIDATES), *REPOSITORY.glob("docs/*.md")] if p.exists())
+MAKEFILE = (REPOSITORY / "Makefile").read_text(encoding="utf-8")
+# Tops of the repository; runs/ and corpora/ are made by running. site.env is made by the user.
+TOPS = ("data_prep", "pipeline", "ds_configs", "slurm", "tests", "docs", "benchmarks", ".ci", ".github")
+MADE_BY_THE_USER = {"slurm/site.env"}
+SUFFIXES = {"py", "toml", "json", "md", "safetensors", "sbatch", "env", "jsonl"}
+
+every_page = pytest.mark.parametrize("page", DOCS, ids=lambda path: str(path.relative_to(REPOSITORY)))
+
+
+def code(page: Path) -> list[str]:
+    """Lines of the fenced blocks and inline code of a page."""
+    text = page.read_text(encoding="utf-8")
+    fenced = re.findall(r"^```.*?\n(.*?)^```", text, re.M | re.S)
+    inline = re.findall(r"`([^`]+)`", re.sub(r"^```.*?^```", "", text, flags=re.M | re.S))
+    return [line for block in fenced for line in block.split("\n")] + [" ".join(span.split()) for span in inline]
+
+
+def recipe_defaults() -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for section, value in Recipe().model_dump().items():
+        found |= {f"{section}.{k}": v for k, v in value.items()} if isinstance(value, dict) else {section: value}
+    return found
+
+
+def documented_defaults() -> dict[str, str]:
+    text = (REPOSITORY / "docs" / "recipes.md").read_text(encoding="utf-8")
+    return dict(re.findall(r"^\| `([\w.]+)` \| [^|]+ \| `?([^|`]+)`? \| [^|]+ \|[^|]*\|$", text, re.M))
+
+
+def read_default(text: str) -> Any:
+    if text == "unset":
+        return None
+    return float(Fraction(text)) if re.fullmatch(r"\d+/\d+", text) else tomllib.loads(f"value = {text}")["value"]
+
+
+def heading_anchors(page: Path) -> set[str]:
+    headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.M)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def commands() -> dict[str, argparse.ArgumentParser]:
+    return next(a.choices for a in build_parser()._actions if isinstance(a, argparse._SubParsersAction))
+
+
+def test_every_page_is_there() -> None:
+    names = {str(page.relative_to(REPOSITORY)) for page in DOCS}
+    wanted = {"README", "concepts", "architecture", "recipes", "howto", "decisions"}
+    assert {f"docs/{name}.md" for name in wanted} | {"CONTRIBUTING.md", "ds_configs/README.md"} <= names
+
+
+@every_page
+def test_make_targets_and_variables_exist(page: Path) -> None:
+    targets = set(re.findall(r"^([a-z-]+):", MAKEFILE, re.M))
+    for line in code(page):
+        for target, rest in re.findall(r"(?:^|[$;&] ?|^# )make ([a-z][a-z-]*)(.*)", line):
+            assert target in targets, line
+            for variable in re.findall(r" ([A-Z]+)=", re.sub(r'"[^"]*"', "", rest)):
+                assert f"$({variable})" in MAKEFILE or f"$(or $({variable})" in MAKEFILE, line
+
+
+@every_page
+def test_commands_and_their_flags_exist(page: Path) -> None:
+    for line in code(page):
+        match = re.search(r"-m pipeline ([a-z]+)(.*)", line)
+        if match is None:
+            continue
+        assert match[1] in commands(), line
+        known = set(commands()[match[1]]._option_string_actions)
+        assert set(re.findall(r"(?<!\S)(--[a-z-]+)", match[2])) <= known, line
+
+
+def test_every_recipe_key_is_documented_with_its_default() -> None:
+    documented, defaults = documented_defaults(), recipe_defaults()
+    assert documented.keys() == defaults.keys()
+    for key, text in documented.items():
+        value = read_default(text)
+        assert (tuple(value) if isinstance(defaults[key], tuple) else value) == defaults[key], key
+
+
+@every_page
+def test_named_recipe_keys_exist(page: Path) -> None:
+    known = recipe_defaults()
+    sections = {key.partition(".")[0] for key in known if "." in key}
+    for line in code(page):
+        for section, key in re.findall(r"(?<![\w./\-])([a-z]+)\.([a-z]\w*)(?![\w(/]|\.\w)", line):
+            is_module = any(f"{section}.{key}" in layer for layer in LAYERS)
+            if section in sections and key not in SUFFIXES and not is_module:
+                assert f"{section}.{key}" in known, line
+
+
+def test_every_deepspeed_key_is_documented() -> None:
+    named = set(code(REPOSITORY / "ds_configs" / "README.md"))
+    for keys in (dsconfig.ENGINE_KEYS, dsconfig.RECIPE_KEYS, dsconfig.REMOVED_KEYS, dsconfig.REMOVED_ZERO_KEYS):
+        assert set(keys) <= named
+    files = {f"ds_configs/{path.name}" for path in dsconfig.DS_CONFIGS.glob("*.json")}
+    assert files == {name for name in named if re.fullmatch(r"ds_configs/\w+\.json", name)}
+
+
+def test_the_import_layers_are_those_of_the_test() -> None:
+    text = (REPOSITORY / "docs" / "architecture.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| \d \| (`.+`) \|$", text, re.M)
+    assert [set(re.findall(r"`([\w.]+)`", row)) for row in rows] == LAYERS
+
+
+@every_page
+def test_named_files_exist(page: Path) -> None:
+    for line in code(page):
+        for word in re.findall(r"[\w.\-/*]+", line):
+            path = word.rstrip(".")
+            if not path.startswith(tuple(f"{top}/" for top in TOPS)) or path in MADE_BY_THE_USER:
+                continue
+            if re.search(r"[A-Z]{3,}", path) and not path.endswith("README.md"):
+                continue  # a placeholder such as NAME
+            assert list(REPOSITORY.glob(path)), f"{path} in: {line}"
+
+
+@every_page
+def test_links_resolve(page: Path) -> None:
+    text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.M | re.S)
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if re.match(r"[a-z]+:", target):
+            continue
+        name, _, anchor = target.partition("#")
+        linked = page.parent / name if name else page
+        assert linked.exists(), target
+        if anchor and linked.suffix == ".md":
+            assert anchor in heading_anchors(linked), target
