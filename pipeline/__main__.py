@@ -116,10 +116,11 @@ def _status(root: Path, name: str | None) -> int:
 
 def _closing_words(run: Run) -> None:
     name, slim = run.folder.root.name, run.recipe.search.enabled
+    zeros = ", zeros where units were cut" if slim else ""
     print(
         f"{'slim' if slim else 'dense'} model:  {run.folder.model} "
         "(AutoModelForMaskedLM.from_pretrained(..., trust_remote_code=True))\n"
-        f"stock model: {run.folder.model_expanded} (plain transformers{', zeros where units were cut' if slim else ''})\n"
+        f"stock model: {run.folder.model_expanded} (plain transformers{zeros})\n"
         f"next: open {run.folder.report}; fine-tune with "
         f"`make finetune RUN={name} TASK=SST-2 GLUE=folder-of-GLUE-tsvs`; see `make status`"
     )

@@ -123,7 +123,7 @@ class RunRecord:
         return tuple(tuple(row[name] for row in rows) for name in names)
 
     def seconds_training(self, stage: str) -> float | None:
-        """Time in training steps of a stage, without validation and checkpoints; of an unfinished one, that of its steps so far."""
+        """Time in training steps of a stage, validation and checkpoints left out; of an unfinished one, so far."""
         if (whole := self.result(stage, "seconds_training")) is not None:
             return float(whole)
         steps, seconds = self.series(stage, "train", "step", "step_seconds")
