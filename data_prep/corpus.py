@@ -30,8 +30,16 @@ class Corpus:
         return self.root / "tokenizer"
 
     @property
+    def tokenizer_file(self) -> Path:
+        return self.tokenizer / "tokenizer.json"
+
+    @property
     def shards(self) -> Path:
         return self.root / "shards"
+
+    @property
+    def index(self) -> Path:
+        return self.shards / "index.json"
 
 
 @contextmanager

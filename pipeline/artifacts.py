@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from data_prep.corpus import Corpus as CorpusFolder
 from data_prep.manifest import (
     MANIFEST_NAME,
     UserError,
@@ -47,33 +48,6 @@ __all__ = [
 ]
 
 STARTED, LOCK = "started.json", ".lock"
-
-
-@dataclass(frozen=True)
-class CorpusFolder:
-    """corpora/NAME: made once from raw text, shared by runs."""
-
-    root: Path
-
-    @property
-    def clean(self) -> Path:
-        return self.root / "clean"
-
-    @property
-    def tokenizer(self) -> Path:
-        return self.root / "tokenizer"
-
-    @property
-    def tokenizer_file(self) -> Path:
-        return self.tokenizer / "tokenizer.json"
-
-    @property
-    def shards(self) -> Path:
-        return self.root / "shards"
-
-    @property
-    def index(self) -> Path:
-        return self.shards / "index.json"
 
 
 @dataclass(frozen=True)

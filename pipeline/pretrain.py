@@ -117,7 +117,8 @@ def pretrain(run: Run, ranks: Ranks) -> dict[str, Any]:
         for key, value in flat.items():
             kind, name = key.split("/", 1)
             kinds.setdefault(kind, {})[name] = value
-        moments = {kind: slice_state(values, dense, ticket) for kind, values in kinds.items()}
+        # Muon keeps momenta for the matrices it moves, AdamW its two moments for all other parameters.
+        moments = {kind: slice_state(values, dense, ticket, partial=True) for kind, values in kinds.items()}
         engine.inherit(state, moments, ticket.step, loader.micro_batch(0, 0))
 
     plan = build_plan(run, shape, recipe.pretrain.steps, first_step)

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file
 
 from pipeline.__main__ import main
 from tests.corpus import tiny_corpus
@@ -114,6 +115,40 @@ def test_the_ticket_can_be_drawn_again_from_the_scores(home: Path) -> None:
     again = pipeline(home, "draw", "--run", "whole", "--force")
     assert again.returncode == 0, again.stderr
     assert (home / "runs" / "whole" / "ticket.json").read_bytes() == before
+
+
+@pytest.mark.dist
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ("search.score=l1", "pretrain.rewind=inherit"),
+        ("search.score=magnitude", "search.draw=fixed", "pretrain.rewind=reinit", "model.norm=post"),
+        ("search.score=random", "optimizer.name=adamw", "ticket.flops=0.7"),
+    ],
+    ids=lambda overrides: overrides[0],
+)
+def test_other_ways_to_search_and_rewind(home: Path, overrides: tuple[str, ...]) -> None:
+    name = overrides[0].partition("=")[2]
+    done = pipeline(home, "run", "--recipe", "tiny.toml", "--run", name, "--data", "text/raw", *overrides)
+    assert done.returncode == 0, done.stdout + done.stderr
+    results = json.loads((home / "runs" / name / "pretrain" / "manifest.json").read_text())["results"]
+    assert results["steps"] == 12
+    assert results["encoder_flops_kept"] < 1
+    if name == "random":
+        assert results["encoder_flops_kept"] <= 0.7
+
+
+@pytest.mark.dist
+def test_inheriting_from_a_search_that_cuts_nothing_is_plain_training(home: Path) -> None:
+    whole = ("ticket.heads=0", "ticket.neurons=0", "pretrain.rewind=inherit")
+    common = ("run", "--recipe", "tiny.toml", "--data", "text/raw", "--nproc", "2", "--ds", "zero2_bf16", "--run")
+    for name, overrides in (("uncut", whole), ("dense", ("search.enabled=false",))):
+        done = pipeline(home, *common, name, *overrides)
+        assert done.returncode == 0, done.stdout + done.stderr
+    assert json.loads((home / "runs" / "uncut" / "draw" / "manifest.json").read_text())["results"]["step"] == 8
+    uncut, dense = (load_file(home / "runs" / name / "pretrain" / "weights.safetensors") for name in ("uncut", "dense"))
+    assert uncut.keys() == dense.keys()
+    assert all(uncut[name].equal(dense[name]) for name in dense)
 
 
 @pytest.mark.dist

@@ -24,6 +24,7 @@ DATA_PREP_EDGES = {
     ("config", "data_prep.manifest"),
     ("dsconfig", "data_prep.manifest"),
     ("artifacts", "data_prep.manifest"),
+    ("artifacts", "data_prep.corpus"),
     ("data", "data_prep.shards"),
 }
 

@@ -43,11 +43,13 @@ class Family:
     name: str
     slots: tuple[Slot, ...]
 
-    def find(self, state: Mapping[str, Shaped], shape: EncoderShape) -> dict[str, tuple[Slot, int]]:
+    def find(
+        self, state: Mapping[str, Shaped], shape: EncoderShape, partial: bool = False
+    ) -> dict[str, tuple[Slot, int]]:
         """The slot and layer of every tensor in `state` that has units.
 
-        Raises ValueError when a layer lacks one of its tensors, has one twice, or one of another size than
-        `shape` says: then the state dict is of another family or model.
+        Raises ValueError when a layer lacks one of its tensors (unless the state is a `partial` one), has one twice,
+        or one of another size than `shape` says: then the state dict is of another family or model.
         """
         found: dict[tuple[Slot, int], str] = {}
         for slot in self.slots:
@@ -61,8 +63,9 @@ class Family:
                     raise ValueError(f"both {found[place]} and {key} look like {slot.name} of layer {match[1]}")
                 found[place] = key
         wanted = {(slot, layer) for slot in self.slots for layer in range(len(shape.layers))}
-        if wanted != set(found):
-            slot, layer = min(wanted ^ set(found), key=lambda place: (place[1], place[0].name))
+        unfit = set(found) - wanted if partial else set(found) ^ wanted
+        if unfit:
+            slot, layer = min(unfit, key=lambda place: (place[1], place[0].name))
             held = "has" if (slot, layer) in found else "lacks"
             raise ValueError(
                 f"a state dict of family {self.name!r} for {len(shape.layers)} layers {held} "

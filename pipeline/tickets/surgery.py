@@ -21,14 +21,16 @@ State = Mapping[str, Tensor]
 TOLERANCE = 1e-5
 
 
-def slice_state(state: State, shape: EncoderShape, ticket: Ticket, family: str = "slim_bert") -> dict[str, Tensor]:
+def slice_state(
+    state: State, shape: EncoderShape, ticket: Ticket, family: str = "slim_bert", partial: bool = False
+) -> dict[str, Tensor]:
     """The slim model's tensors: of a dense `state`, only what belongs to the ticket's units.
 
-    Raises UserError when the ticket is for another shape, ValueError when the state is not of this family.
+    A `partial` state holds tensors for some of the parameters only, as one kind of optimiser moments may. Raises UserError when the ticket is for another shape, ValueError when the state is not of this family.
     """
     ticket.check_fits(shape)
     slim = dict(state)
-    for key, (slot, layer) in FAMILIES[family].find(state, shape).items():
+    for key, (slot, layer) in FAMILIES[family].find(state, shape, partial).items():
         places = _places(slot, layer, shape, ticket).to(state[key].device)
         slim[key] = state[key].index_select(slot.axis, places)
     return slim

@@ -284,3 +284,16 @@ def test_mask_gates():
     gates = mask_gates(shape, random_ticket(shape, heads=((1, 3),), neurons=((0, 7),)))
     assert gates.heads[0].tolist() == [0, 1, 0, 1]
     assert gates.neurons[0].tolist() == [1, 0, 0, 0, 0, 0, 0, 1]
+
+
+def test_partial_states_are_cut_like_whole_ones():
+    shape = small_shape(layers=UNEVEN)
+    state, ticket = random_state(shape), random_ticket(shape)
+    whole = slice_state(state, shape, ticket)
+    for matrices in (True, False):
+        part = {name: value for name, value in state.items() if (value.ndim == 2 and ".layers." in name) == matrices}
+        cut = slice_state(part, shape, ticket, partial=True)
+        assert cut.keys() == part.keys()
+        assert all(cut[name].equal(whole[name]) for name in cut)
+        with pytest.raises(ValueError, match="lacks"):
+            slice_state(part, shape, ticket)
