@@ -26,7 +26,8 @@ def slice_state(
 ) -> dict[str, Tensor]:
     """The slim model's tensors: of a dense `state`, only what belongs to the ticket's units.
 
-    A `partial` state holds tensors for some of the parameters only, as one kind of optimiser moments may. Raises UserError when the ticket is for another shape, ValueError when the state is not of this family.
+    A `partial` state holds tensors for some of the parameters only, as one kind of optimiser moments may. Raises
+    UserError when the ticket is for another shape, ValueError when the state is not of this family.
     """
     ticket.check_fits(shape)
     slim = dict(state)
