@@ -126,5 +126,17 @@ def _closing_words(run: Run) -> None:
     )
 
 
+def cli() -> None:
+    """The program: `main`, then the end of the process."""
+    code = main()
+    if code == 0:
+        # Threads of torch and gloo may still be joinable when C++ tears its statics down, which now and then aborts a
+        # process that has long written its manifest. Everything of ours is closed by now, so that part is left out.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)
+    sys.exit(code)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    cli()

@@ -153,7 +153,7 @@ def test_inheriting_from_a_search_that_cuts_nothing_is_plain_training(home: Path
 
 @pytest.mark.dist
 def test_status_names_every_stage(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["status", "--root", str(home)]) == 0
+    assert main(["status", "--root", str(home), "--run", "whole"]) == 0
     shown = capsys.readouterr().out
     for name in ("ingest", "tokenizer", "shard", "search", "draw", "pretrain", "export"):
         (line,) = [line for line in shown.split("\n") if line.split()[:1] == [name]]
