@@ -26,6 +26,24 @@ from pipeline.dist import Ranks
 State = dict[str, torch.Tensor]
 
 
+@contextmanager
+def _muon_inside_layers_only() -> Iterator[None]:
+    """DeepSpeed tags by name and would give Muon the matrices of a sentence head too: those go to AdamW."""
+    tag = deepspeed.set_optimizer_flags
+
+    def tag_layers(config: Any, model: nn.Module) -> None:
+        tag(config, model)
+        for name, parameter in model.named_parameters():
+            if getattr(parameter, "use_muon", False) and ".layers." not in name:
+                setattr(parameter, "use_muon", False)  # noqa: B010, DeepSpeed's own mark
+
+    deepspeed.set_optimizer_flags = tag_layers
+    try:
+        yield
+    finally:
+        deepspeed.set_optimizer_flags = tag
+
+
 class Engine:
     """One model in one DeepSpeed engine. `config` is what dsconfig.join returns."""
 
@@ -51,9 +69,10 @@ class Engine:
         self.ranks = ranks
         self.zero_stage: int = config.get("zero_optimization", {}).get("stage", 0)
         self.accumulation: int = config["gradient_accumulation_steps"]
-        self.deepspeed, *_ = deepspeed.initialize(
-            model=model, model_parameters=parameter_groups, config=config, dist_init_required=False
-        )
+        with _muon_inside_layers_only():
+            self.deepspeed, *_ = deepspeed.initialize(
+                model=model, model_parameters=parameter_groups, config=config, dist_init_required=False
+            )
         self._parameters = dict(self.deepspeed.module.named_parameters())
         for name, parameter in self._parameters.items():
             # DeepSpeed's Muon reads the number of row blocks to orthogonalise apart: Q, K and V of the fused weight.

@@ -25,7 +25,14 @@ from transformers import PreTrainedConfig
 from pipeline.artifacts import UserError, fsync_folder
 from pipeline.dist import Ranks
 from pipeline.model import modeling_slim_bert
-from pipeline.model.hf import build_model, config_from_shape, load_state, state_to_hf
+from pipeline.model.hf import (
+    build_model,
+    config_from_shape,
+    drop_sentence_head,
+    load_state,
+    state_to_hf,
+    stock_family,
+)
 from pipeline.model.shape import EncoderShape
 from pipeline.pretrain import WEIGHTS
 from pipeline.run import Run
@@ -40,6 +47,18 @@ SPECIAL_TOKENS = {
     "sep_token": "[SEP]",
     "mask_token": "[MASK]",
 }
+ROBERTA_SPECIAL_TOKENS = {
+    "pad_token": "<pad>",
+    "unk_token": "<unk>",
+    "cls_token": "<s>",
+    "sep_token": "</s>",
+    "mask_token": "<mask>",
+}
+_STOCK_CLASSES = {
+    "bert": "BertForMaskedLM",
+    "roberta": "RobertaForMaskedLM",
+    "roberta-prelayernorm": "RobertaPreLayerNormForMaskedLM",
+}
 _CLASSES = {
     "AutoConfig": "SlimBertConfig",
     "AutoModel": "SlimBertModel",
@@ -47,16 +66,19 @@ _CLASSES = {
     "AutoModelForSequenceClassification": "SlimBertForSequenceClassification",
     "AutoModelForQuestionAnswering": "SlimBertForQuestionAnswering",
 }
+_SENTENCE_CLASSES = (
+    "Class 0: the two segments of the row (token types 0 and 1) stand as in the text; class 1: they do not."
+)
 # Runs where this project cannot be imported: what loads here loads at a stranger's.
 _PROBE = """
 import sys
 sys.modules["pipeline"] = sys.modules["data_prep"] = None
-import torch
+import torch, transformers
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForMaskedLM, AutoTokenizer
-folder, inputs, outputs, trust = sys.argv[1:]
+from transformers import AutoTokenizer
+folder, inputs, outputs, auto_class, trust = sys.argv[1:]
 trust = trust == "trust"
-model, info = AutoModelForMaskedLM.from_pretrained(
+model, info = getattr(transformers, auto_class).from_pretrained(
     folder, trust_remote_code=trust, dtype=torch.float32, output_loading_info=True
 )
 wrong = {kind: sorted(map(str, found)) for kind, found in info.items() if found}
@@ -69,8 +91,10 @@ if len(tokenizer) > model.config.vocab_size or tokenizer.pad_token_id != model.c
         f"({model.config.vocab_size} entries, padding {model.config.pad_token_id})"
     )
 with torch.no_grad():
-    logits = model.eval()(**load_file(inputs)).logits
-save_file({"logits": logits.contiguous()}, outputs)
+    output = model.eval()(**load_file(inputs))
+names = {"prediction_logits": "logits", "seq_relationship_logits": "sentence_logits"}
+found = {names.get(name, name): value for name, value in output.items()}
+save_file({name: value.contiguous() for name, value in found.items() if name in names.values()}, outputs)
 """
 
 
@@ -79,18 +103,21 @@ def export_compact(
 ) -> None:
     """Write the model at its own widths: config with `auto_map`, modelling file, weights, tokenizer, model card.
 
-    `state` holds the fp32 tensors of SlimBertForMaskedLM; a `ticket` adds the kept units to the card. The folder
-    appears whole or not at all. Raises UserError when the tokenizer does not fit the shape, ValueError when the
-    state does not.
+    `state` holds the fp32 tensors of SlimBertForMaskedLM; a `ticket` adds the kept units to the card. The pooler of
+    a sentence head goes under the sequence classifier. The folder appears whole or not at all. Raises UserError when
+    the tokenizer does not fit the shape, ValueError when the state does not.
     """
     _check(state, shape)
     tokenizer = _tokenizer_files(tokenizer_file, shape)
     config = config_from_shape(shape)
     source = Path(modeling_slim_bert.__file__)
     config.architectures = ["SlimBertForMaskedLM"]
+    config.classifier_pooler = shape.sentence_head
     config.auto_map = {auto: f"{source.stem}.{name}" for auto, name in _CLASSES.items()}
     load = "AutoModelForMaskedLM.from_pretrained(folder, trust_remote_code=True)"
     about = "Every layer has its own width, so the class comes with the weights (`modeling_slim_bert.py`)."
+    if shape.sentence_head:
+        about += f"\nIt also has a sentence head: `sentence_logits` of the model's output. {_SENTENCE_CLASSES}"
     files = {**tokenizer, source.name: source.read_bytes(), "README.md": _card(shape, ticket, about, load)}
     _write_folder(out_dir, state, config, files)
 
@@ -100,9 +127,10 @@ def export_expanded(
 ) -> None:
     """Write the model at the dense widths, zeros where units were removed, for a stock class of transformers.
 
-    `shape` is the shape of `slim_state`. Post-LN becomes bert, pre-LN roberta-prelayernorm. Without a ticket the
-    model is dense already and is written as it is. Raises UserError when ticket, tokenizer and shape do not fit
-    each other, ValueError when the state does not or no stock class has the shape.
+    `shape` is the shape of `slim_state`. Post-LN becomes bert, pre-LN roberta-prelayernorm; only a bert keeps its
+    sentence head, from the others it is dropped and the card says so. Without a ticket the model is dense already
+    and is written as it is. Raises UserError when ticket, tokenizer and shape do not fit each other, ValueError when
+    the state does not or no stock class has the shape.
     """
     _check(slim_state, shape)
     dense_state, dense_shape = dict(slim_state), shape
@@ -115,14 +143,22 @@ def export_expanded(
             )
         dense_state = expand_state(slim_state, ticket)
         dense_shape = replace(shape, layers=ticket.dense_shape.layers)
+    family = stock_family(dense_shape)
+    name, load, note = _STOCK_CLASSES[family], "AutoModelForMaskedLM.from_pretrained(folder)", ""
+    if shape.sentence_head and family == "bert":
+        name, load = "BertForPreTraining", "AutoModelForPreTraining.from_pretrained(folder)"
+        note = (
+            f"\nIt has a sentence head: `seq_relationship_logits` of the model's output. {_SENTENCE_CLASSES} "
+            "`AutoModelForMaskedLM` loads the folder too and leaves the head behind."
+        )
+    elif shape.sentence_head:
+        dense_state, dense_shape = drop_sentence_head(dense_state, dense_shape)
+        shape = replace(shape, sentence_head=False)
+        note = f"\nIt was trained with a sentence head, which is left out: `{name}` has none."
     hf_state, config = state_to_hf(dense_state, dense_shape)
-    name = {"bert": "BertForMaskedLM", "roberta": "RobertaForMaskedLM"}.get(
-        config.model_type, "RobertaPreLayerNormForMaskedLM"
-    )
     config.architectures = [name]
     files = _tokenizer_files(tokenizer_file, dense_shape)
-    load = "AutoModelForMaskedLM.from_pretrained(folder)"
-    about = f"Removed heads and neurons are zeros again, so that the stock class `{name}` loads the weights."
+    about = f"Removed heads and neurons are zeros again, so that the stock class `{name}` loads the weights.{note}"
     files["README.md"] = _card(shape, ticket, about, load)
     _write_folder(out_dir, hf_state, config, files)
 
@@ -131,14 +167,16 @@ def verify_export(out_dir: Path, state: Mapping[str, Tensor], shape: EncoderShap
     """Load the folder as a stranger would and compare; returns the largest absolute difference of fp32 logits.
 
     A separate process, which can import neither this project nor the network, loads `out_dir` through
-    AutoModelForMaskedLM and AutoTokenizer; here the model of `state` and `shape` runs on the same fixed batch.
-    Raises RuntimeError when loading fails or the difference exceeds `TOLERANCE`.
+    AutoModelForMaskedLM (AutoModelForPreTraining for a stock bert with a sentence head) and AutoTokenizer; here the
+    model of `state` and `shape` runs on the same fixed batch. The logits of a sentence head are compared too, unless
+    the expanded folder's class has none. Raises RuntimeError when loading fails or the difference exceeds `TOLERANCE`.
     """
+    with_sentence = shape.sentence_head and (trust_remote_code or stock_family(shape) == "bert")
     batch, real = _fixed_batch(shape)
     model = build_model(shape, seed=0)
     load_state(model, state)
     with torch.no_grad():
-        wanted = model.eval()(**batch).logits
+        wanted = model.eval()(**batch)
     with tempfile.TemporaryDirectory() as temporary:
         inputs, outputs = Path(temporary, "inputs.safetensors"), Path(temporary, "outputs.safetensors")
         save_file(batch, inputs)
@@ -153,7 +191,9 @@ def verify_export(out_dir: Path, state: Mapping[str, Tensor], shape: EncoderShap
         for name in ("HF_MODULES_CACHE", "HF_HUB_CACHE", "TRANSFORMERS_CACHE"):
             environment.pop(name, None)
         trust = "trust" if trust_remote_code else "stock"
-        command = [sys.executable, "-I", "-c", _PROBE, str(out_dir.resolve()), str(inputs), str(outputs), trust]
+        auto_class = "AutoModelForPreTraining" if with_sentence and not trust_remote_code else "AutoModelForMaskedLM"
+        folder = str(out_dir.resolve())
+        command = [sys.executable, "-I", "-c", _PROBE, folder, str(inputs), str(outputs), auto_class, trust]
         done = subprocess.run(
             command,
             cwd=temporary,
@@ -166,8 +206,13 @@ def verify_export(out_dir: Path, state: Mapping[str, Tensor], shape: EncoderShap
         )
         if done.returncode != 0:
             raise RuntimeError(f"{out_dir} cannot be loaded again: {done.stderr.strip()[-2000:]}")
-        found = load_file(outputs)["logits"]
-    difference = float((found - wanted)[real].abs().max())
+        found = load_file(outputs)
+    if ("sentence_logits" in found) != with_sentence:
+        raise RuntimeError(f"{out_dir} has {'no' if with_sentence else 'a'} sentence head, against what was trained")
+    apart = [(found["logits"] - wanted.logits)[real].flatten()]
+    if with_sentence:
+        apart.append((found["sentence_logits"] - wanted.sentence_logits).flatten())
+    difference = float(torch.cat(apart).abs().max())
     if not difference <= TOLERANCE:
         raise RuntimeError(
             f"{out_dir} computes other logits than the trained model: they differ by {difference:.3g}, "
@@ -207,28 +252,29 @@ def _check(state: Mapping[str, Tensor], shape: EncoderShape) -> None:
 
 
 def _fixed_batch(shape: EncoderShape) -> tuple[dict[str, Tensor], Tensor]:
-    """Token ids and attention mask (4, L) with padding, and where the tokens are real."""
+    """The model's inputs (4, L) with padding, two token types where it has them, and where the tokens are real."""
     length = min(48, shape.max_row_length)
     ids = torch.randint(0, shape.vocab_size, (4, length), generator=torch.Generator().manual_seed(0))
     ids[ids == shape.pad_token_id] = (shape.pad_token_id + 1) % shape.vocab_size
     real = torch.arange(length) < torch.tensor([length, length, max(1, length // 2), max(1, length // 5)])[:, None]
     ids[~real] = shape.pad_token_id
-    return {"input_ids": ids, "attention_mask": real.long()}, real
+    batch = {"input_ids": ids, "attention_mask": real.long()}
+    if shape.type_vocab_size > 1:
+        batch["token_type_ids"] = (torch.arange(length) >= length // 3).long().repeat(4, 1)
+    return batch, real
 
 
 def _tokenizer_files(tokenizer_file: Path, shape: EncoderShape) -> dict[str, bytes | str]:
     """The tokenizer's own file, and the two that tell transformers its special tokens."""
     tokenizer = Tokenizer.from_file(str(tokenizer_file))
-    missing = [token for token in SPECIAL_TOKENS.values() if tokenizer.token_to_id(token) is None]
-    if missing:
-        raise UserError(f"{tokenizer_file} lacks the special tokens {', '.join(missing)}")
+    special_tokens = _special_tokens(tokenizer, tokenizer_file)
     highest = max(tokenizer.get_vocab().values())
     if highest >= shape.vocab_size:
         raise UserError(
             f"{tokenizer_file} has ids up to {highest}, the model a vocabulary of {shape.vocab_size}; "
             "export with the tokenizer of the corpus the model was trained on"
         )
-    pad = tokenizer.token_to_id(SPECIAL_TOKENS["pad_token"])
+    pad = tokenizer.token_to_id(special_tokens["pad_token"])
     if pad != shape.pad_token_id:
         raise UserError(f"{tokenizer_file} pads with id {pad}, the model with {shape.pad_token_id}")
     names = ["input_ids", "token_type_ids", "attention_mask"]
@@ -236,13 +282,25 @@ def _tokenizer_files(tokenizer_file: Path, shape: EncoderShape) -> dict[str, byt
         "tokenizer_class": "PreTrainedTokenizerFast",
         "model_max_length": shape.max_row_length,
         "model_input_names": names if shape.type_vocab_size else [names[0], names[2]],
-        **SPECIAL_TOKENS,
+        **special_tokens,
     }
     return {
         "tokenizer.json": tokenizer_file.read_bytes(),
         "tokenizer_config.json": json.dumps(config, indent=2) + "\n",
-        "special_tokens_map.json": json.dumps(SPECIAL_TOKENS, indent=2) + "\n",
+        "special_tokens_map.json": json.dumps(special_tokens, indent=2) + "\n",
     }
+
+
+def _special_tokens(tokenizer: Tokenizer, tokenizer_file: Path) -> dict[str, str]:
+    """BERT's or RoBERTa's names, whichever the tokenizer has."""
+    missing: list[list[str]] = []
+    for names in (SPECIAL_TOKENS, ROBERTA_SPECIAL_TOKENS):
+        missing.append([token for token in names.values() if tokenizer.token_to_id(token) is None])
+        if not missing[-1]:
+            return names
+    raise UserError(
+        f"{tokenizer_file} lacks the special tokens {', '.join(min((len(tokens), tokens) for tokens in missing)[1])}"
+    )
 
 
 def _write_folder(
@@ -296,7 +354,7 @@ A {"pre" if shape.norm == "pre" else "post"}-LN transformer encoder, {kind}
 {shape.vocab_size}, rows of up to {shape.max_row_length} tokens, {shape.num_parameters():,} parameters that compute.
 
 ```python
-from transformers import AutoModelForMaskedLM, AutoTokenizer
+from transformers import {load.split(".")[0]}, AutoTokenizer
 
 model = {load}
 tokenizer = AutoTokenizer.from_pretrained(folder{", trust_remote_code=True" if "trust_remote_code" in load else ""})

@@ -26,8 +26,8 @@ def rate_factor(schedule: Schedule, step: int, total_steps: int) -> float:
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     """Two groups: weight decay on matrices and embeddings, none on biases and norms.
 
-    With Muon, DeepSpeed splits each group further: it takes every matrix whose name holds neither "embed" nor
-    "lm_head", which are the matrices inside the layers, and leaves the rest to AdamW.
+    With Muon, DeepSpeed splits each group further, and the engine sees to it that Muon gets the matrices inside the
+    layers and AdamW the rest.
     """
     parameters = list(model.parameters())
     return [

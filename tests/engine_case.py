@@ -17,7 +17,7 @@ from pipeline.tickets.gates import GateSet
 
 SHAPE = EncoderShape(
     vocab_size=64, hidden_size=16, head_size=4, layers=(LayerShape(4, 24), LayerShape(2, 16)), max_positions=16,
-    norm="pre", dropout=0.0, attention_dropout=0.0,
+    type_vocab_size=2, norm="pre", dropout=0.0, attention_dropout=0.0, sentence_head=True,
 )  # fmt: skip
 GLOBAL_ROWS, LENGTH = 8, 16
 
@@ -39,7 +39,13 @@ def batch(step: int, micro: int, ranks: Ranks, rows: int) -> dict[str, torch.Ten
     start = (micro * ranks.world_size + ranks.rank) * rows
     mine = ids[start : start + rows]
     positions = torch.arange(0, rows * LENGTH, 4)
-    return {"input_ids": mine, "masked_positions": positions, "labels": mine.reshape(-1)[positions]}
+    return {
+        "input_ids": mine,
+        "token_type_ids": torch.arange(LENGTH).ge(9).long().repeat(len(mine), 1),
+        "masked_positions": positions,
+        "labels": mine.reshape(-1)[positions],
+        "sentence_labels": (torch.arange(GLOBAL_ROWS) % 3 % 2)[start : start + rows],
+    }
 
 
 def steps(engine: Engine, first: int, last: int, gates: GateSet, rate: float = 0.01) -> tuple[list[float], list[float]]:

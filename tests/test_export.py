@@ -12,9 +12,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
+from data_prep.tokenization.train import train_byte_bpe
 from pipeline.artifacts import UserError
 from pipeline.export import SPECIAL_TOKENS, export_compact, export_expanded, verify_export
-from pipeline.model.hf import build_model, read_state
+from pipeline.model.hf import build_model, drop_sentence_head, read_state
 from pipeline.model.shape import EncoderShape
 from pipeline.tickets.select import TicketRules
 from pipeline.tickets.surgery import slice_state
@@ -209,3 +210,158 @@ def test_mistakes_leave_nothing_behind(tokenizer_file: Path, tmp_path: Path) -> 
     with pytest.raises(ValueError, match="the state does not fit the model"):
         export_compact(state, ticket_of(shape).slim_shape(), tokenizer_file, out)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "stock"),
+    [
+        ({"norm": "post"}, "BertForPreTraining"),
+        ({"norm": "post", "position_offset": 1}, "RobertaForMaskedLM"),
+        ({"norm": "pre"}, "RobertaPreLayerNormForMaskedLM"),
+    ],
+)
+def test_a_sentence_head_is_exported_where_the_class_has_one(changes, stock, tokenizer_file: Path, tmp_path: Path):
+    dense = dense_shape(**changes, type_vocab_size=2, sentence_head=True)
+    ticket = ticket_of(dense)
+    slim = ticket.slim_shape()
+    state = slice_state(read_state(build_model(dense, seed=0)), dense, ticket)
+    compact, expanded = tmp_path / "model", tmp_path / "expanded"
+
+    export_compact(state, slim, tokenizer_file, compact, ticket)
+    assert verify_export(compact, state, slim, trust_remote_code=True) <= 1e-5
+    assert load_file(compact / "model.safetensors").keys() == state.keys()
+    card = (compact / "README.md").read_text(encoding="utf-8")
+    assert "`sentence_logits`" in card
+    assert f"{slim.num_parameters():,} parameters" in card
+
+    export_expanded(state, slim, ticket, tokenizer_file, expanded)
+    assert verify_export(expanded, state, slim, trust_remote_code=False) <= 1e-5
+    config = json.loads((expanded / "config.json").read_text(encoding="utf-8"))
+    assert config["architectures"] == [stock]
+    stored = load_file(expanded / "model.safetensors")
+    card = (expanded / "README.md").read_text(encoding="utf-8")
+    if stock == "BertForPreTraining":
+        assert torch.equal(stored["bert.pooler.dense.weight"], state["pooler.dense.weight"])
+        assert torch.equal(stored["cls.seq_relationship.bias"], state["sentence.bias"])
+        assert "AutoModelForPreTraining.from_pretrained(folder)" in card
+        assert f"{slim.num_parameters():,} parameters" in card
+    else:
+        assert not [name for name in stored if "pooler" in name or "seq_relationship" in name]
+        assert f"a sentence head, which is left out: `{stock}` has none." in card
+        assert f"{replace(slim, sentence_head=False).num_parameters():,} parameters" in card
+
+
+def test_strangers_find_the_sentence_head_of_both_folders(tokenizer_file: Path, tmp_path: Path) -> None:
+    shape = dense_shape(type_vocab_size=2, sentence_head=True)
+    state = read_state(build_model(shape, seed=0))
+    compact, expanded = tmp_path / "model", tmp_path / "expanded"
+    export_compact(state, shape, tokenizer_file, compact)
+    export_expanded(state, shape, None, tokenizer_file, expanded)
+    code = """
+import sys, torch, transformers
+from safetensors.torch import load_file
+compact, expanded = sys.argv[1:]
+ids = torch.tensor([[2, 5, 6, 7, 3, 8, 9, 3]])
+batch = {"input_ids": ids, "token_type_ids": torch.tensor([[0, 0, 0, 0, 0, 1, 1, 1]])}
+with torch.no_grad():
+    ours = transformers.AutoModelForMaskedLM.from_pretrained(compact, trust_remote_code=True)(**batch)
+    both = transformers.AutoModelForPreTraining.from_pretrained(expanded)(**batch)
+    order = transformers.AutoModelForNextSentencePrediction.from_pretrained(expanded)(**batch)
+    masked = transformers.AutoModelForMaskedLM.from_pretrained(expanded)(**batch)
+close = lambda a, b: bool(torch.allclose(a, b, atol=1e-5))
+print(close(both.seq_relationship_logits, ours.sentence_logits), close(order.logits, ours.sentence_logits))
+print(close(both.prediction_logits, ours.logits), close(masked.logits, ours.logits))
+classifier = transformers.AutoModelForSequenceClassification.from_pretrained(compact, trust_remote_code=True)
+trained = load_file(compact + "/model.safetensors")["pooler.dense.weight"]
+print(torch.equal(classifier.pooler.dense.weight, trained))
+"""
+    assert as_a_stranger(code, compact, expanded, home=tmp_path) == "True True\nTrue True\nTrue\n"
+
+
+def test_a_masked_lm_class_reads_the_compact_sentence_head_without_a_word(tokenizer_file: Path, tmp_path: Path):
+    shape = dense_shape(type_vocab_size=2, sentence_head=True)
+    folder = tmp_path / "model"
+    export_compact(read_state(build_model(shape, seed=0)), shape, tokenizer_file, folder)
+    code = """
+import contextlib, io, logging, sys, transformers
+heard = io.StringIO()
+transformers.logging.set_verbosity_warning()
+transformers.logging.disable_progress_bar()
+logging.getLogger("transformers").handlers[:] = [logging.StreamHandler(heard)]
+with contextlib.redirect_stderr(heard):
+    model, info = transformers.AutoModelForMaskedLM.from_pretrained(
+        sys.argv[1], trust_remote_code=True, output_loading_info=True
+    )
+print(any(info.values()), repr(heard.getvalue()))
+"""
+    assert as_a_stranger(code, folder, home=tmp_path) == "False ''\n"
+
+
+def test_an_export_whose_sentence_head_differs_is_refused(tokenizer_file: Path, tmp_path: Path) -> None:
+    shape = dense_shape(type_vocab_size=2, sentence_head=True)
+    state = read_state(build_model(shape, seed=0))
+    compact, expanded = tmp_path / "model", tmp_path / "expanded"
+    export_compact(state, shape, tokenizer_file, compact)
+    export_expanded(state, shape, None, tokenizer_file, expanded)
+    other = {name: value.clone() for name, value in state.items()}
+    other["sentence.bias"][1] += 0.01
+    for folder, trust in ((compact, True), (expanded, False)):
+        with pytest.raises(RuntimeError, match=r"computes other logits .* differ by 0\.01"):
+            verify_export(folder, other, shape, trust_remote_code=trust)
+    without, plain = drop_sentence_head(state, shape)
+    with pytest.raises(RuntimeError, match="has a sentence head, against what was trained"):
+        verify_export(compact, without, plain, trust_remote_code=True)
+    export_compact(without, plain, tokenizer_file, compact)
+    with pytest.raises(RuntimeError, match="has no sentence head, against what was trained"):
+        verify_export(compact, state, shape, trust_remote_code=True)
+
+
+@pytest.mark.parametrize(("norm", "offset"), [("post", 0), ("post", 2), ("pre", 0)])
+def test_a_byte_level_tokenizer_leaves_as_it_is(norm: str, offset: int, tmp_path: Path) -> None:
+    """What transformers makes of the exported folders gives the ids of the tokenizer the model was trained with."""
+    trained = train_byte_bpe(lambda: ["early birds catch the worm, late birds do not"] * 3, 300)
+    trained.save(str(tmp_path / "tokenizer.json"))
+    types = 0 if offset else 2
+    shape = dense_shape(norm, vocab_size=320, pad_token_id=1, position_offset=offset, type_vocab_size=types)
+    state = read_state(build_model(shape, seed=0))
+    compact, expanded = tmp_path / "model", tmp_path / "expanded"
+    export_compact(state, shape, tmp_path / "tokenizer.json", compact)
+    export_expanded(state, shape, None, tmp_path / "tokenizer.json", expanded)
+    code = """
+import json, sys
+from transformers import AutoTokenizer
+for folder in sys.argv[1:]:
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=True)
+    texts = ["early birds", "the <mask>, \\u4eba  \\U0001f426\\n"]
+    batch = tokenizer(texts[0], texts[1])
+    print(json.dumps([
+        [tokenizer(text).input_ids for text in texts], batch.input_ids, batch.get("token_type_ids"),
+        tokenizer.decode(tokenizer(texts[1]).input_ids, skip_special_tokens=True), tokenizer.all_special_ids,
+    ]))
+"""
+    texts = ["early birds", "the <mask>, \u4eba  \U0001f426\n"]
+    pair = trained.encode(*texts)
+    assert [pair.ids.count(number) for number in (0, 2, 4)] == [1, 2, 1]
+    assert pair.type_ids == sorted(pair.type_ids)
+    wanted = [
+        [trained.encode(text).ids for text in texts],
+        pair.ids,
+        pair.type_ids if types else None,
+        "the, \u4eba  \U0001f426\n",
+        [0, 1, 2, 3, 4],
+    ]
+    for line in as_a_stranger(code, compact, expanded, home=tmp_path).removesuffix("\n").split("\n"):
+        *found, special = json.loads(line)
+        assert [*found, sorted(special)] == wanted
+    config = json.loads((compact / "tokenizer_config.json").read_text(encoding="utf-8"))
+    assert (config["cls_token"], config["mask_token"]) == ("<s>", "<mask>")
+
+
+def test_a_tokenizer_without_special_tokens_is_not_exported(tmp_path: Path) -> None:
+    shape = dense_shape()
+    Tokenizer(models.WordLevel({"<s>": 0, "<pad>": 1, "</s>": 2, "<unk>": 3}, unk_token="<unk>")).save(
+        str(tmp_path / "tokenizer.json")
+    )
+    with pytest.raises(UserError, match=r"tokenizer\.json lacks the special tokens <mask>$"):
+        export_compact(read_state(build_model(shape, seed=0)), shape, tmp_path / "tokenizer.json", tmp_path / "out")
+    assert not (tmp_path / "out").exists()

@@ -6,6 +6,7 @@ Knows nothing of tickets, recipes or training.
 
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -32,6 +33,7 @@ _HEAD = {
 _HEAD["roberta-prelayernorm"] = _HEAD["roberta"]
 _DECODER = {"bert": "cls.predictions.decoder", "roberta": "lm_head.decoder"}
 _DECODER["roberta-prelayernorm"] = _DECODER["roberta"]
+_SENTENCE_HEAD = {"pooler.dense": "bert.pooler.dense", "sentence": "cls.seq_relationship"}
 # Parts of a published checkpoint that a masked-LM encoder has no use for.
 _NOT_OURS = re.compile(r"(^|\.)pooler\.|^cls\.seq_relationship\.|embeddings\.(position_ids|token_type_ids)$")
 
@@ -54,6 +56,7 @@ def config_from_shape(shape: EncoderShape) -> SlimBertConfig:
         initializer_range=shape.initializer_range,
         pad_token_id=shape.pad_token_id,
         position_offset=shape.position_offset,
+        sentence_head=shape.sentence_head,
     )
 
 
@@ -76,6 +79,7 @@ def shape_from_config(config: SlimBertConfig) -> EncoderShape:
         initializer_range=config.initializer_range,
         pad_token_id=config.pad_token_id,
         position_offset=config.position_offset,
+        sentence_head=config.sentence_head,
     )
 
 
@@ -244,14 +248,18 @@ def _encoder_from_hf(rest: State, hf_config: PreTrainedConfig) -> tuple[State, E
     return state, shape
 
 
-def state_from_hf(hf_state: Mapping[str, Tensor], hf_config: PreTrainedConfig) -> tuple[State, EncoderShape]:
+def state_from_hf(
+    hf_state: Mapping[str, Tensor], hf_config: PreTrainedConfig, *, sentence_head: bool = False
+) -> tuple[State, EncoderShape]:
     """Our state and shape of a published masked-LM model (bert, roberta, roberta-prelayernorm).
 
-    The pooler and the next-sentence head are left out: the masked-LM model has neither. Raises ValueError
-    for other families, untied decoders, missing tensors (a model without an LM head: use
-    `encoder_state_from_hf`) and unknown ones.
+    With `sentence_head` the pooler and the next-sentence head of a bert come along (BertForPreTraining);
+    without it they are left out. Raises ValueError for other families, untied decoders, missing tensors (a
+    model without an LM head: use `encoder_state_from_hf`) and unknown ones.
     """
     kind = hf_config.model_type
+    if sentence_head and kind != "bert":
+        raise ValueError(f"a {kind} model has no sentence head, only a bert one (BertForPreTraining) has")
     rest = _normalised(hf_state, _PREFIXES.get(kind, ""))
     _shape_from_hf(hf_config)
     head: State = {"lm_head.bias": _take(rest, _HEAD[kind]["lm_head.bias"])}
@@ -266,17 +274,36 @@ def state_from_hf(hf_state: Mapping[str, Tensor], hf_config: PreTrainedConfig) -
         copy = rest.pop(name, None)
         if copy is not None and (partner is None or not torch.equal(copy, partner)):
             raise ValueError(f"{name} differs from the tensor it is tied to: untied decoders do not fit")
+    if sentence_head:
+        for ours, theirs in _SENTENCE_HEAD.items():
+            for part in ("weight", "bias"):
+                head[f"{ours}.{part}"] = _take(rest, f"{theirs}.{part}")
     state, shape = _encoder_from_hf(rest, hf_config)
-    return {**state, **head}, shape
+    return {**state, **head}, replace(shape, sentence_head=sentence_head)
+
+
+def stock_family(shape: EncoderShape) -> str:
+    """The family of transformers that computes what this shape does, once its layers are even.
+
+    Pre-LN is roberta-prelayernorm; post-LN is bert, or roberta when it has a position offset.
+    """
+    return "roberta-prelayernorm" if shape.norm == "pre" else "roberta" if shape.position_offset else "bert"
+
+
+def drop_sentence_head(state: Mapping[str, Tensor], shape: EncoderShape) -> tuple[State, EncoderShape]:
+    """The same masked-LM model without a sentence head."""
+    gone = {f"{module}.{part}" for module in _SENTENCE_HEAD for part in ("weight", "bias")}
+    return {name: x for name, x in state.items() if name not in gone}, replace(shape, sentence_head=False)
 
 
 def state_to_hf(state: Mapping[str, Tensor], shape: EncoderShape) -> tuple[State, PreTrainedConfig]:
     """The state and config of the stock class that computes the same: the tied decoder is left out of it.
 
-    Pre-LN becomes roberta-prelayernorm; post-LN becomes bert, or roberta when it has a position offset.
+    The class is the masked-LM one of `stock_family`; BertForPreTraining for a bert with a sentence head.
     Where the stock class wants rows that ours lacks, they are zeros that change no output: a type table of
     two rows when there is none, and RoBERTa's position rows up to the padding id. Raises ValueError for
-    a shape that no stock class has (uneven layers, heads that do not fill the hidden size).
+    a shape that no stock class has (uneven layers, heads that do not fill the hidden size, a sentence head
+    that is not a bert's).
     """
     if not shape.is_uniform:
         raise ValueError(
@@ -284,7 +311,9 @@ def state_to_hf(state: Mapping[str, Tensor], shape: EncoderShape) -> tuple[State
             f"(heads {[x.heads for x in shape.layers]} of {shape.head_size}, neurons "
             f"{[x.ffn for x in shape.layers]}, hidden size {shape.hidden_size}); expand the state first"
         )
-    kind = "roberta-prelayernorm" if shape.norm == "pre" else "roberta" if shape.position_offset else "bert"
+    kind = stock_family(shape)
+    if shape.sentence_head and kind != "bert":
+        raise ValueError(f"no stock class of family {kind!r} has a sentence head; drop it first (drop_sentence_head)")
     _check_activation(kind, shape.activation)
     prefix = _PREFIXES[kind]
     missing_rows = (0 if kind == "bert" else shape.pad_token_id + 1) - shape.position_offset
@@ -314,6 +343,9 @@ def state_to_hf(state: Mapping[str, Tensor], shape: EncoderShape) -> tuple[State
     for module in ("lm_head.dense", "lm_head.norm"):
         for part in ("weight", "bias"):
             hf_state[f"{_HEAD[kind][module]}.{part}"] = state[f"{module}.{part}"]
+    for ours, theirs in _SENTENCE_HEAD.items() if shape.sentence_head else ():
+        for part in ("weight", "bias"):
+            hf_state[f"{theirs}.{part}"] = state[f"{ours}.{part}"]
     fields: dict[str, Any] = {
         "vocab_size": shape.vocab_size,
         "hidden_size": shape.hidden_size,

@@ -4,7 +4,7 @@ This file travels with every exported model and needs torch and transformers onl
 Shape letters: B rows, L tokens a row, H hidden size, N masked positions, V vocabulary.
 """
 
-from dataclasses import field
+from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 import torch
@@ -41,6 +41,7 @@ class SlimBertConfig(PreTrainedConfig):
 
     `norm` is "post" (BERT: norms after the residual sums) or "pre" (norms before each sub-layer and one at
     the end). `position_offset` rows at the start of the position table are never given to a token.
+    `sentence_head` gives the masked-LM model BERT's pooler and two classes over the first token.
     `classifier_pooler` selects BERT's pooler under the sequence classifier instead of RoBERTa's head.
     """
 
@@ -61,6 +62,7 @@ class SlimBertConfig(PreTrainedConfig):
     initializer_range: float = 0.02
     pad_token_id: int = 0
     position_offset: int = 0
+    sentence_head: bool = False
     classifier_pooler: bool = False
     classifier_dropout: float | int | None = None
     tie_word_embeddings: bool = True
@@ -347,8 +349,30 @@ class SlimBertCrossEntropy(torch.autograd.Function):
         return max(1, chunk // logits.shape[1])
 
 
+class SlimBertPooler(nn.Module):
+    """BERT's pooler: tanh of a dense layer over the first token."""
+
+    def __init__(self, config: SlimBertConfig) -> None:
+        super().__init__()
+        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.tanh(self.dense(x[:, 0]))
+
+
+@dataclass
+class SlimBertOutput(MaskedLMOutput):
+    """transformers' masked-LM output, with the logits (B, 2) of the sentence head where the model has one."""
+
+    sentence_logits: Tensor | None = None
+
+
 class SlimBertForMaskedLM(SlimBertPreTrainedModel):
-    """Encoder and masked-LM head; the head runs on the masked positions only when they are known."""
+    """Encoder and masked-LM head; the head runs on the masked positions only when they are known.
+
+    With `sentence_head` also BERT's next-sentence head: pooler and two classes. Class 0: the two segments of
+    the row stand as in the text; class 1: they do not (BERT: another second segment; ALBERT: swapped).
+    """
 
     _tied_weights_keys = {  # noqa: RUF012 (transformers' convention)
         "lm_head.decoder.weight": "encoder.embeddings.word.weight",
@@ -359,6 +383,9 @@ class SlimBertForMaskedLM(SlimBertPreTrainedModel):
         super().__init__(config)
         self.encoder = SlimBertModel(config)
         self.lm_head = SlimBertLMHead(config)
+        if config.sentence_head:
+            self.pooler = SlimBertPooler(config)
+            self.sentence = nn.Linear(config.hidden_size, 2)
         self.post_init()
 
     def get_output_embeddings(self) -> nn.Module:
@@ -376,15 +403,20 @@ class SlimBertForMaskedLM(SlimBertPreTrainedModel):
         document_ids: Tensor | None = None,
         labels: Tensor | None = None,
         masked_positions: Tensor | None = None,
+        sentence_labels: Tensor | None = None,
         gates: Gates | None = None,
         output_hidden_states: bool = False,
-    ) -> MaskedLMOutput:
+    ) -> SlimBertOutput:
         """Logits and, with labels, the mean cross entropy in fp32 (0 when no label counts).
 
         masked_positions (N,): flat indices into B*L; labels are then (N,) and logits (N, V). Labels (B, L)
         without masked_positions: the head runs where the label is not -100, logits (N, V) in row order.
-        Without either: logits (B, L, V). The other arguments are those of `SlimBertModel.forward`.
+        Without either: logits (B, L, V). sentence_labels (B,), 0, 1 or -100: the mean cross entropy of the
+        sentence head is added to the loss; raises ValueError when the model has no such head. The other
+        arguments are those of `SlimBertModel.forward`.
         """
+        if sentence_labels is not None and not self.config.sentence_head:
+            raise ValueError("sentence_labels were given to a model without a sentence head (config.sentence_head)")
         encoded = self.encoder(
             input_ids,
             attention_mask=attention_mask,
@@ -395,6 +427,7 @@ class SlimBertForMaskedLM(SlimBertPreTrainedModel):
             output_hidden_states=output_hidden_states,
         )
         x = encoded.last_hidden_state
+        sentence_logits = self.sentence(self.pooler(x)) if self.config.sentence_head else None
         if labels is not None and masked_positions is None:
             labels = labels.reshape(-1)
             masked_positions = (labels != IGNORED_LABEL).nonzero().squeeze(1)
@@ -405,18 +438,12 @@ class SlimBertForMaskedLM(SlimBertPreTrainedModel):
         loss = None
         if labels is not None:
             loss = SlimBertCrossEntropy.apply(logits, labels)
-        return MaskedLMOutput(loss=loss, logits=logits, hidden_states=encoded.hidden_states)
-
-
-class SlimBertPooler(nn.Module):
-    """BERT's pooler: tanh of a dense layer over the first token."""
-
-    def __init__(self, config: SlimBertConfig) -> None:
-        super().__init__()
-        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.tanh(self.dense(x[:, 0]))
+        if sentence_labels is not None:
+            sentence_loss = SlimBertCrossEntropy.apply(sentence_logits, sentence_labels)
+            loss = sentence_loss if loss is None else loss + sentence_loss
+        return SlimBertOutput(
+            loss=loss, logits=logits, hidden_states=encoded.hidden_states, sentence_logits=sentence_logits
+        )
 
 
 class SlimBertClassificationHead(nn.Module):

@@ -28,7 +28,8 @@ class EncoderShape:
 
     `max_positions` counts the rows of the position table. The first `position_offset` of them are never
     given to a token (RoBERTa keeps rows up to its padding id free), so the longest row is
-    `max_positions - position_offset` tokens.
+    `max_positions - position_offset` tokens. `sentence_head`: BERT's pooler and two classes over the first
+    token stand beside the masked-LM head.
     """
 
     vocab_size: int
@@ -45,6 +46,7 @@ class EncoderShape:
     initializer_range: float = 0.02
     pad_token_id: int = 0
     position_offset: int = 0
+    sentence_head: bool = False
 
     def __post_init__(self) -> None:
         for name in ("vocab_size", "hidden_size", "head_size", "max_positions"):
@@ -133,6 +135,8 @@ class EncoderShape:
             total += (hidden + 1) * layer.ffn + (layer.ffn + 1) * hidden + 4 * hidden
         if self.norm == "pre":
             total += 2 * hidden
+        if self.sentence_head:
+            total += (hidden + 1) * hidden + 2 * (hidden + 1)
         return total + (hidden + 1) * hidden + 2 * hidden + self.vocab_size
 
     def encoder_flops_per_token(self, row_length: int) -> float:
@@ -150,9 +154,14 @@ class EncoderShape:
         return float(total)
 
     def forward_flops_per_token(self, row_length: int, masked_fraction: float) -> float:
-        """`encoder_flops_per_token` and the LM head on the `masked_fraction` of positions it runs on."""
+        """`encoder_flops_per_token` and the heads: the LM head on the `masked_fraction` of positions it runs on,
+        the sentence head once a row.
+        """
         head = 2 * self.hidden_size * (self.hidden_size + self.vocab_size)
-        return self.encoder_flops_per_token(row_length) + masked_fraction * head
+        total = self.encoder_flops_per_token(row_length) + masked_fraction * head
+        if self.sentence_head:
+            total += 2 * self.hidden_size * (self.hidden_size + 2) / row_length
+        return total
 
     def train_flops_per_token(self, row_length: int, masked_fraction: float) -> float:
         """Forward and backward: three times the forward pass, recomputation not counted."""

@@ -51,7 +51,8 @@ def read_pretrained(folder: Path) -> Pretrained:
     try:
         if kind == SlimBertConfig.model_type:
             shape = shape_from_config(SlimBertConfig.from_pretrained(folder))
-            return Pretrained(folder, shape, {k: v for k, v in state.items() if k.startswith("encoder.")}, {})
+            parts = ({k: v for k, v in state.items() if k.startswith(part)} for part in ("encoder.", "pooler."))
+            return Pretrained(folder, shape, *parts)
         config = AutoConfig.from_pretrained(folder, local_files_only=True)
         encoder, shape = encoder_state_from_hf(state, config)
     except ValueError as error:

@@ -18,6 +18,7 @@ from transformers import (
 from pipeline.model.hf import (
     build_model,
     config_from_shape,
+    drop_sentence_head,
     encoder_state_from_hf,
     load_state,
     read_state,
@@ -251,6 +252,7 @@ def test_config_and_shape_describe_each_other() -> None:
         initializer_range=0.1,
         pad_token_id=4,
         position_offset=2,
+        sentence_head=True,
     )
     assert shape_from_config(config_from_shape(shape)) == shape
 
@@ -269,3 +271,95 @@ def test_the_seed_alone_decides_and_the_global_generator_is_untouched() -> None:
     assert first["encoder.layers.0.ffn.up.weight"].std() == pytest.approx(0.02, rel=0.3)
     assert not first["encoder.embeddings.word.weight"][0].any()
     assert not first["lm_head.bias"].any()
+
+
+@pytest.mark.parametrize("size", SIZES, ids=["small", "deep"])
+@pytest.mark.parametrize("padded", [False, True], ids=["whole", "padded"])
+def test_both_heads_and_their_gradients_equal_those_of_bert_for_pretraining(size: dict, padded: bool) -> None:
+    config = hf_config("bert", size)
+    theirs = hf_model(config, BertForPreTraining)
+    state, shape = state_from_hf(named(theirs), config, sentence_head=True)
+    assert shape.sentence_head
+    ours = build_model(shape, seed=0).eval()
+    load_state(ours, state)
+    ids, attention, labels = batch(0, padded)
+    types, sentences = torch.arange(11).ge(4).long().expand(3, 11), torch.tensor([1, 0, 1])
+    given = {"attention_mask": attention if padded else None, "token_type_ids": types}
+    real = attention.bool()
+
+    found, wanted = ours(ids, **given), theirs(ids, **given)
+    torch.testing.assert_close(found.logits[real], wanted.prediction_logits[real], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(found.sentence_logits, wanted.seq_relationship_logits, atol=1e-5, rtol=1e-5)
+
+    loss = ours(ids, **given, labels=labels, sentence_labels=sentences).loss
+    their_loss = theirs(ids, **given, labels=labels, next_sentence_label=sentences).loss
+    torch.testing.assert_close(loss, their_loss, atol=1e-5, rtol=1e-5)
+    loss.backward()
+    their_loss.backward()
+    mapped, _ = state_from_hf({n: p.grad for n, p in theirs.named_parameters()}, config, sentence_head=True)
+    gradients = {name: p.grad for name, p in ours.named_parameters()}
+    assert mapped.keys() == gradients.keys()
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(gradient, mapped[name], atol=1e-5, rtol=1e-4, msg=name)
+
+
+def test_bert_for_pretraining_survives_the_round_trip_bit_for_bit() -> None:
+    config = hf_config("bert", SIZES[1])
+    model = hf_model(config, BertForPreTraining)
+    back, back_config = state_to_hf(*state_from_hf(model.state_dict(), config, sentence_head=True))
+    assert set(back) == set(named(model))
+    assert all(torch.equal(back[name], value) for name, value in named(model).items())
+    again = BertForPreTraining(back_config).eval()
+    missing, unexpected = again.load_state_dict(back, strict=False)
+    assert unexpected == []
+    assert set(missing) <= {"cls.predictions.decoder.weight", "cls.predictions.decoder.bias"}
+    ids, attention, _ = batch(0, padded=True)
+    found, wanted = again(ids, attention_mask=attention), model(ids, attention_mask=attention)
+    torch.testing.assert_close(found.prediction_logits, wanted.prediction_logits, atol=0, rtol=0)
+    torch.testing.assert_close(found.seq_relationship_logits, wanted.seq_relationship_logits, atol=0, rtol=0)
+
+
+@pytest.mark.parametrize("types", [0, 2])
+def test_our_own_sentence_head_computes_the_same_in_bert_for_pretraining(types: int) -> None:
+    shape = EncoderShape.uniform(
+        num_layers=2,
+        num_heads=3,
+        ffn=20,
+        hidden_size=12,
+        vocab_size=60,
+        max_positions=14,
+        type_vocab_size=types,
+        initializer_range=0.3,
+        sentence_head=True,
+    )
+    ours = build_model(shape, seed=1).eval()
+    hf_state, config = state_to_hf(read_state(ours), shape)
+    theirs = BertForPreTraining(config).eval()
+    assert named(theirs).keys() == hf_state.keys()
+    load_state(theirs, hf_state)
+    ids, attention, _ = batch(0, padded=True)
+    given = {"attention_mask": attention}
+    if types:
+        given["token_type_ids"] = torch.arange(11).ge(4).long().expand(3, 11)
+    found, wanted = theirs(ids, **given), ours(ids, **given)
+    real = attention.bool()
+    torch.testing.assert_close(found.prediction_logits[real], wanted.logits[real], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(found.seq_relationship_logits, wanted.sentence_logits, atol=1e-5, rtol=1e-5)
+
+
+def test_a_sentence_head_where_there_can_be_none_is_refused() -> None:
+    config = hf_config("bert", SIZES[0])
+    with pytest.raises(ValueError, match=r"no tensor 'bert.pooler.dense.weight'"):
+        state_from_hf(named(hf_model(config)), config, sentence_head=True)
+    roberta = hf_config("roberta", SIZES[0])
+    with pytest.raises(ValueError, match="a roberta model has no sentence head"):
+        state_from_hf(named(hf_model(roberta)), roberta, sentence_head=True)
+    state, shape = state_from_hf(named(hf_model(config, BertForPreTraining)), config, sentence_head=True)
+    for changes, family in (({"norm": "pre"}, "roberta-prelayernorm"), ({"position_offset": 1}, "roberta")):
+        other = replace(shape, **changes)
+        with pytest.raises(ValueError, match=f"no stock class of family '{family}' has a sentence head"):
+            state_to_hf(read_state(build_model(other, seed=0)), other)
+    without, plain = drop_sentence_head(state, shape)
+    assert plain == replace(shape, sentence_head=False)
+    assert without.keys() == read_state(build_model(plain, seed=0)).keys()
+    assert all(without[name] is state[name] for name in without)

@@ -18,6 +18,7 @@ from pipeline.model.modeling_slim_bert import (
     SlimBertModel,
 )
 from pipeline.model.shape import EncoderShape, LayerShape
+from pipeline.optim import parameter_groups
 
 SHAPE = EncoderShape(
     vocab_size=50,
@@ -415,3 +416,115 @@ def test_bf16_attention_on_the_cpu_agrees_with_the_fp32_kernel(masked: bool) -> 
     mask = (documents[:, :, None] == documents[:, None, :])[:, None] if masked else None
     gate = torch.tensor([1.0, 0.5, 0.0, 2.0])
     torch.testing.assert_close(close(x, mask, gate).float(), exact(x.float(), mask, gate), atol=0.02, rtol=0.02)
+
+
+WITH_HEAD = replace(SHAPE, sentence_head=True)
+HEAD_NAMES = {"pooler.dense.weight", "pooler.dense.bias", "sentence.weight", "sentence.bias"}
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_sentence_head_is_berts_pooler_and_two_classes_over_the_first_token(norm: str) -> None:
+    model = build_model(replace(WITH_HEAD, norm=norm), seed=0).eval()
+    ids, types = some_ids(4, 10), torch.arange(10).ge(6).long().expand(4, 10)
+    labels, sentences = some_ids(3, seed=3), torch.tensor([0, 1, 1, 0])
+    positions = torch.tensor([1, 7, 31])
+    first = model.encoder(ids, token_type_ids=types).last_hidden_state[:, 0]
+    weights = read_state(model)
+    pooled = torch.tanh(first @ weights["pooler.dense.weight"].T + weights["pooler.dense.bias"])
+    wanted = pooled @ weights["sentence.weight"].T + weights["sentence.bias"]
+    given = {"input_ids": ids, "token_type_ids": types}
+    both = model(**given, masked_positions=positions, labels=labels, sentence_labels=sentences)
+    torch.testing.assert_close(both.sentence_logits, wanted)
+    tokens_only = model(**given, masked_positions=positions, labels=labels)
+    sentences_only = model(**given, sentence_labels=sentences)
+    torch.testing.assert_close(sentences_only.loss, F.cross_entropy(wanted, sentences))
+    assert torch.equal(both.loss, tokens_only.loss + sentences_only.loss)
+    assert torch.equal(tokens_only.sentence_logits, both.sentence_logits)
+    assert model(**given).loss is None
+
+
+def test_rows_without_a_sentence_label_do_not_count() -> None:
+    model = build_model(WITH_HEAD, seed=0).eval()
+    ids = some_ids(4, 9)
+    some = model(ids, sentence_labels=torch.tensor([1, -100, 0, -100])).loss
+    torch.testing.assert_close(some, model(ids[[0, 2]], sentence_labels=torch.tensor([1, 0])).loss)
+    none = model(ids, sentence_labels=torch.full((4,), -100)).loss
+    assert none.item() == 0.0
+    none.backward()
+    assert not model.sentence.weight.grad.any()
+
+
+def test_without_a_sentence_head_nothing_of_it_is_there() -> None:
+    plain, headed = build_model(SHAPE, seed=0), build_model(WITH_HEAD, seed=0)
+    first, second = read_state(plain), read_state(headed)
+    assert set(second) - set(first) == HEAD_NAMES
+    assert set(first) < set(second)
+    # One seed draws one encoder, so that runs with and without the head start alike.
+    assert all(torch.equal(first[name], second[name]) for name in first if name.startswith("encoder."))
+    assert second["pooler.dense.weight"].std() == pytest.approx(0.3, rel=0.2)
+    assert not second["pooler.dense.bias"].any()
+    assert not second["sentence.bias"].any()
+    output = plain(some_ids(2, 5))
+    assert output.sentence_logits is None
+    assert list(output) == ["logits"]
+    with pytest.raises(ValueError, match="given to a model without a sentence head"):
+        plain(some_ids(2, 5), sentence_labels=torch.tensor([0, 1]))
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_gates_get_the_gradient_of_the_sentence_loss(norm: str) -> None:
+    model = build_model(replace(WITH_HEAD, norm=norm), seed=0).double()
+    ids, sentences = some_ids(3, 9), torch.tensor([0, 1, 1])
+    gates = GateTensors(
+        tuple(torch.ones(x.heads, dtype=torch.double, requires_grad=True) for x in SHAPE.layers),
+        tuple(torch.ones(x.ffn, dtype=torch.double, requires_grad=True) for x in SHAPE.layers),
+    )
+
+    def loss() -> Tensor:
+        return model(ids, sentence_labels=sentences, gates=gates).loss
+
+    loss().backward()
+    for gate in (gates.heads[0], gates.neurons[0], gates.heads[2], gates.neurons[2]):
+        before, step = gate[1].item(), 1e-6
+        with torch.no_grad():
+            gate[1] = before + step
+            up = loss()
+            gate[1] = before - step
+            down = loss()
+            gate[1] = before
+        assert gate.grad[1].item() == pytest.approx(((up - down) / (2 * step)).item(), rel=1e-4, abs=1e-9)
+    assert gates.neurons[2].grad.abs().sum() > 0
+
+
+def test_bf16_sentence_head_trains_with_an_fp32_loss() -> None:
+    model = build_model(WITH_HEAD, seed=0).bfloat16()
+    ids, sentences = some_ids(4, 9), torch.tensor([0, 1, 1, 0])
+    output = model(ids, labels=ids, sentence_labels=sentences)
+    assert output.loss.dtype == torch.float32
+    assert output.sentence_logits.dtype == torch.bfloat16
+    output.loss.backward()
+    assert all(torch.isfinite(p.grad).all() for p in model.parameters())
+    assert model.pooler.dense.weight.grad.any()
+
+
+def test_the_sentence_head_is_saved_and_its_pooler_serves_a_classifier(tmp_path: Path) -> None:
+    model = build_model(WITH_HEAD, seed=0)
+    model.config.classifier_pooler = True
+    model.save_pretrained(tmp_path)
+    again, info = SlimBertForMaskedLM.from_pretrained(tmp_path, output_loading_info=True)
+    assert not any(info.values())
+    first, second = read_state(model), read_state(again)
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    classifier, info = SlimBertForSequenceClassification.from_pretrained(tmp_path, output_loading_info=True)
+    assert torch.equal(classifier.pooler.dense.weight, first["pooler.dense.weight"])
+    assert set(info["missing_keys"]) == {"classifier.weight", "classifier.bias"}
+
+
+def test_weight_decay_falls_on_the_matrices_of_the_sentence_head() -> None:
+    model = build_model(WITH_HEAD, seed=0)
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    decayed, bare = parameter_groups(model, 0.1)
+    of_head = [{names[id(p)] for p in group["params"]} & HEAD_NAMES for group in (decayed, bare)]
+    assert of_head == [{"pooler.dense.weight", "sentence.weight"}, {"pooler.dense.bias", "sentence.bias"}]
+    assert (decayed["weight_decay"], bare["weight_decay"]) == (0.1, 0.0)

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -19,6 +21,7 @@ SHAPES = st.builds(
     type_vocab_size=st.integers(0, 2),
     norm=st.sampled_from(["post", "pre"]),
     position_offset=st.integers(0, 2),
+    sentence_head=st.booleans(),
 )
 
 
@@ -42,10 +45,13 @@ def test_parameters_of_a_shape_counted_by_hand() -> None:
     feed_forward = (4 * 3 + 3) + (3 * 4 + 4)
     head = (4 * 4 + 4) + 8 + 10
     assert shape.num_parameters() == embeddings + attention + feed_forward + 16 + head
+    sentence_head = (4 * 4 + 4) + (4 * 2 + 2)
+    assert replace(shape, sentence_head=True).num_parameters() == shape.num_parameters() + sentence_head
 
 
+@pytest.mark.parametrize("sentence_head", [False, True])
 @pytest.mark.parametrize("num_masked", [3, 24])
-def test_flops_formula_is_what_torch_counts(num_masked: int) -> None:
+def test_flops_formula_is_what_torch_counts(num_masked: int, sentence_head: bool) -> None:
     shape = EncoderShape(
         vocab_size=40,
         hidden_size=16,
@@ -54,20 +60,22 @@ def test_flops_formula_is_what_torch_counts(num_masked: int) -> None:
         max_positions=12,
         dropout=0.0,
         attention_dropout=0.0,
+        sentence_head=sentence_head,
     )
     model = build_model(shape, seed=0)
     ids = torch.randint(0, 40, (2, 12))
     positions = torch.arange(num_masked)
+    labels = {"labels": ids.view(-1)[positions]} | ({"sentence_labels": torch.tensor([0, 1])} if sentence_head else {})
     with sdpa_kernel(SDPBackend.MATH):
         with FlopCounterMode(display=False) as forward:
-            loss = model(ids, masked_positions=positions, labels=ids.view(-1)[positions]).loss
+            loss = model(ids, masked_positions=positions, **labels).loss
         with FlopCounterMode(display=False) as backward:
             loss.backward()
     fraction = num_masked / ids.numel()
     assert forward.get_total_flops() == pytest.approx(24 * shape.forward_flops_per_token(12, fraction))
     both = forward.get_total_flops() + backward.get_total_flops()
     assert both == pytest.approx(24 * shape.train_flops_per_token(12, fraction))
-    encoder_only = shape.forward_flops_per_token(12, 0.0)
+    encoder_only = replace(shape, sentence_head=False).forward_flops_per_token(12, 0.0)
     assert encoder_only == shape.encoder_flops_per_token(12)
 
 

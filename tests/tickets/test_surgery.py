@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from transformers import BertForMaskedLM, RobertaForMaskedLM, RobertaPreLayerNormForMaskedLM
+from transformers import BertForMaskedLM, BertForPreTraining, RobertaForMaskedLM, RobertaPreLayerNormForMaskedLM
 
 from pipeline.artifacts import UserError
 from pipeline.model.hf import load_state, state_to_hf
@@ -296,3 +296,48 @@ def test_partial_states_are_cut_like_whole_ones():
         assert all(cut[name].equal(whole[name]) for name in cut)
         with pytest.raises(ValueError, match="lacks"):
             slice_state(part, shape, ticket)
+
+
+@pytest.mark.parametrize("norm", ["post", "pre"])
+def test_a_sentence_head_goes_through_every_cut_untouched(norm):
+    shape = small_shape(norm, layers=UNEVEN, type_vocab_size=2, sentence_head=True)
+    state, ticket = random_state(shape), random_ticket(shape)
+    assert ticket.slim_shape().sentence_head
+    head = [name for name in state if name.startswith(("pooler.", "sentence."))]
+    assert len(head) == 4
+    slim = slice_state(state, shape, ticket)
+    changed = (
+        slim,
+        expand_state(slim, ticket),
+        fold_gates(state, shape, random_gates(shape)),
+        slice_state({name: state[name] for name in head}, shape, ticket, partial=True),
+    )
+    assert all(result[name] is state[name] for result in changed for name in head)
+
+    batch = packed_batch(shape) | {"token_type_ids": torch.tensor([0] * 5 + [1] * 7).repeat(3, 1)}
+    assert check_surgery(state, shape, ticket, batch | {"sentence_labels": torch.tensor([0, 1, 1])}) <= 1e-5
+    slim_model, masked = model_with(ticket.slim_shape(), slim), model_with(shape, state)
+    with torch.no_grad():
+        ours = slim_model(**batch).sentence_logits
+        theirs = masked(**batch, gates=mask_gates(shape, ticket)).sentence_logits
+        expanded = model_with(shape, expand_state(slim, ticket))(**batch).sentence_logits
+    assert (ours - theirs).abs().max() <= 1e-5
+    assert (ours - expanded).abs().max() <= 1e-5
+
+
+def test_a_sentence_head_in_hugging_faces_layout_is_not_cut():
+    shape = small_shape(sentence_head=True)
+    state, ticket = random_state(shape), random_ticket(shape)
+    hf_state, config = state_to_hf(state, shape)
+    slim = slice_state(hf_state, shape, ticket, family="bert")
+    for name in ("bert.pooler.dense", "cls.seq_relationship"):
+        for part in ("weight", "bias"):
+            assert slim[f"{name}.{part}"] is hf_state[f"{name}.{part}"]
+    model = BertForPreTraining(config).eval()
+    load_state(model, expand_state(slim, ticket, family="bert"))
+    ids = packed_batch(shape)["input_ids"][:, :10]
+    with torch.no_grad():
+        theirs = model(ids)
+        ours = model_with(ticket.slim_shape(), slice_state(state, shape, ticket))(ids)
+    assert (theirs.seq_relationship_logits - ours.sentence_logits).abs().max() <= 2e-5
+    assert (theirs.prediction_logits - ours.logits).abs().max() <= 2e-5
