@@ -17,7 +17,7 @@ export OMP_NUM_THREADS ?= $(shell expr $$(nproc) / $(NPROC) \| 1)
 export TOKENIZERS_PARALLELISM ?= true
 
 .DEFAULT_GOAL := help
-.PHONY: help setup pretrain finetune status report test check format submit submit-finetune clean
+.PHONY: help setup data pretrain finetune status report test check format submit submit-finetune clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,6 +34,9 @@ $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
+
+data: $(READY) ## Only the corpus of RECIPE
+	@$(BIN)/python -m pipeline data --recipe $(RECIPE) $(if $(DATA),--data $(DATA)) $(if $(FORCE),--force) $(SET)
 
 pretrain: $(READY) ## All stages: data, search, draw, pretrain, export, report
 	@$(BIN)/python -m pipeline run --recipe $(RECIPE) --run $(RUN) --ds $(DS) --nproc $(NPROC) --launcher $(LAUNCHER) \

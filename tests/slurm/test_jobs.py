@@ -1,12 +1,17 @@
 """The job scripts on a real SLURM: ranks and rendezvous, failure, cancelling, signals, requeueing, arrays."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from data_prep.manifest import hash_files
+from tests.corpus import sentences
 from tests.slurm.cluster import KILL_WAIT_SECONDS, Cluster, processes_with, wait_until
+from tests.slurm.conftest import ROOT
 
 pytestmark = [pytest.mark.slurm, pytest.mark.dist]
 ENDED = {"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL"}
@@ -124,3 +129,34 @@ def test_the_array_runs_every_task_with_every_seed(cluster: Cluster, project: Pa
         {"task": "RTE", "seed": "7", **same},
         {"task": "RTE", "seed": "8", **same},
     ]
+
+
+def test_two_nodes_share_the_work_of_a_corpus(cluster: Cluster, project: Path) -> None:
+    """Ingest, tokenizer and shards by three jobs, each after the one before, with the bytes of one process."""
+    (project / "pipeline" / "__main__.py").unlink()
+    (project / "pipeline" / "__main__.py").symlink_to(ROOT / "pipeline" / "__main__.py")
+    for number in range(4):
+        text = "\n\n".join(sentences(40, seed=10 * number + part) for part in range(60))
+        (project / "raw" / f"{number}").mkdir(parents=True)
+        (project / "raw" / f"{number}" / f"b{number}.txt").write_text(text, encoding="utf-8")
+    sources = ", ".join(f'{{path = "raw/{number}", name = "s{number}"}}' for number in range(4))
+    recipe = f"[corpus]\nname = 'tiny'\nsources = [{sources}]\nvocab_size = 256\nval_fraction = 0.2\nfilters = 'none'\n"
+    (project / "tiny.toml").write_text(recipe, encoding="utf-8")
+    cluster.write_site_env(project / "logs", 1)
+    words = ("data", "--parts", "2", "--recipe", "tiny.toml")
+    said = cluster.run(project / "slurm" / "submit", *words)
+    jobs = [line.split(": ")[1] for line in said.split("\n")[:-1]]
+    assert len(jobs) == 3
+    wait_until(lambda: not cluster.run("squeue", "--noheader"), 120, "the end of all three jobs")
+    logs = "".join(path.read_text(encoding="utf-8") for path in sorted((project / "logs").iterdir()))
+    assert (project / "corpora" / "tiny" / "shards" / "documents-64" / "manifest.json").exists(), logs
+    alone = [sys.executable, "-m", "pipeline", "data", "--recipe", "tiny.toml", "--root", "alone", "--workers", "1"]
+    subprocess.run(alone, cwd=project, check=True, timeout=120)
+    for stage in ("clean", "tokenizer", "shards"):
+        shared, single = (folder / "corpora" / "tiny" / stage for folder in (project, project / "alone"))
+        assert hashes(shared) == hashes(single)
+
+
+def hashes(folder: Path) -> dict[str, str]:
+    paths = [path for path in folder.rglob("*") if path.is_file() and path.name != "manifest.json"]
+    return hash_files(paths, folder)

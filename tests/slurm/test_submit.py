@@ -138,7 +138,7 @@ def test_a_wrong_site_env_is_named(project: Path, change: tuple[str, str], messa
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ((), "say what to submit: pretrain or finetune (slurm/submit --help)"),
+        ((), "say what to submit: pretrain, data or finetune (slurm/submit --help)"),
         (("pretrain", "--recipe", "base"), "name the run: --run NAME"),
         (("pretrain", "--run"), "--run needs a value"),
         (("pretrain", "--run", "r", "--seeds", "1"), "--tasks and --seeds belong to finetune"),
@@ -220,11 +220,37 @@ def test_the_example_is_complete_and_read_without_complaint(project: Path) -> No
         assert f"\n{name}=" in described
 
 
+def test_data_is_three_jobs_one_after_another(project: Path) -> None:
+    done = submit(project, "--dry-run", "--cpus-per-task=64", "data", "--parts", "8", "--recipe", "my.toml")
+    assert done.returncode == 0, done.stderr
+    jobs = [shlex.split(line) for line in done.stdout.split("\n")[:-1]]
+    assert [job[job.index("slurm/data_array.sbatch") + 1 :] for job in jobs] == [
+        ["ingest", "8", "--recipe", "my.toml"],
+        ["tokenizer", "1", "--recipe", "my.toml"],
+        ["shard", "8", "--recipe", "my.toml"],
+    ]
+    assert [next(word for word in job if word.startswith("--array")) for job in jobs] == [
+        "--array=1-8",
+        "--array=1-1",
+        "--array=1-8",
+    ]
+    assert ["--dependency=afterok:JOBID" in job for job in jobs] == [False, True, True]
+    assert all("--nodes=1" in job and "--cpus-per-task=64" in job for job in jobs)
+    assert not any(word.startswith("--gres") for job in jobs for word in job)
+
+
+@pytest.mark.parametrize("parts", [[], ["--parts", "0"], ["--parts", "x"], ["--parts", "2", "--run", "r"]])
+def test_data_wants_its_parts_and_no_run(project: Path, parts: list[str]) -> None:
+    done = submit(project, "--dry-run", "data", *parts)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+
+
 def test_every_command_of_the_readme_is_accepted(project: Path) -> None:
     (project / "slurm" / "site.env").write_text(SITE, encoding="utf-8")
     text = (project / "slurm" / "README.md").read_text(encoding="utf-8").replace("\\\n", " ")
     lines = [line.strip() for line in text.split("\n") if line.strip().startswith("slurm/submit ")]
-    assert len(lines) == 5
+    assert len(lines) == 6
     for line in lines:
         words = shlex.split(line, comments=True)
         done = run(project, *words[:1], "--dry-run", *words[1:])
@@ -239,6 +265,6 @@ def _site_names() -> list[str]:
 
 @pytest.mark.skipif(shutil.which("shellcheck") is None, reason="left out: shellcheck is not installed")
 def test_the_scripts_pass_shellcheck() -> None:
-    scripts = ("submit", "job.sh", "pretrain.sbatch", "finetune_array.sbatch", "site.env.example")
+    scripts = ("submit", "job.sh", "pretrain.sbatch", "data_array.sbatch", "finetune_array.sbatch", "site.env.example")
     done = run(ROOT, "shellcheck", "--external-sources", *(f"slurm/{name}" for name in scripts))
     assert done.returncode == 0, done.stdout
