@@ -7,7 +7,7 @@ import fcntl
 import os
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,22 +33,21 @@ class Corpus:
     def tokenizer_file(self) -> Path:
         return self.tokenizer / "tokenizer.json"
 
-    @property
-    def shards(self) -> Path:
-        return self.root / "shards"
-
-    @property
-    def index(self) -> Path:
-        return self.shards / "index.json"
+    def shards(self, packing: str, row_length: int) -> Path:
+        """The rows of one packing and length; one corpus may have several."""
+        return self.root / "shards" / f"{packing}-{row_length}"
 
 
 @contextmanager
-def lock(corpus: Corpus) -> Iterator[None]:
-    """Hold the corpus folder for this process; UserError when another process is working on it."""
+def lock(corpus: Corpus, shared: bool = False) -> Iterator[None]:
+    """Hold the corpus folder for this process; UserError when another process is working on it.
+
+    `shared`: beside others that do their parts of the same stage.
+    """
     descriptor = os.open(corpus.root, os.O_RDONLY)
     try:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise UserError(
                 f"another process is preparing {corpus.root}; wait for it to end or use another corpus name"
@@ -82,22 +81,36 @@ def staged_folder(final: Path) -> Iterator[Path]:
     Call it while holding the corpus lock: what an interrupted run left there is removed.
     """
     partial = final.with_name(f".{final.name}.partial")
-    previous = final.with_name(f".{final.name}.previous")
-    for leftover in (partial, previous):
-        if leftover.exists():
-            shutil.rmtree(leftover)
+    if partial.exists():
+        shutil.rmtree(partial)
     partial.mkdir(parents=True)
     try:
         yield partial
-        if final.exists():
-            os.rename(final, previous)
-        os.rename(partial, final)
-        fsync_folder(final.parent)
+        publish(partial, final)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
+
+
+def publish(made: Path, final: Path) -> None:
+    """Put the finished folder `made` in the place of `final`, without what killed processes left half-written in it."""
+    for leftover in made.rglob(".*.partial"):
+        leftover.unlink()
+    previous = final.with_name(f".{final.name}.previous")
     if previous.exists():
         shutil.rmtree(previous)
+    if final.exists():
+        os.rename(final, previous)
+    os.rename(made, final)
+    fsync_folder(final.parent)
+    if previous.exists():
+        shutil.rmtree(previous)
+
+
+def discard(workspace: Path, wanted: bool = True) -> None:
+    """Remove the folder of a stage's unfinished work, if it is there and that is wanted."""
+    if wanted and workspace.exists():
+        shutil.rmtree(workspace)
 
 
 def required_manifest(folder: Path, command: str) -> dict[str, Any]:
@@ -115,3 +128,20 @@ def check_file(path: Path, sha256: str, remedy: str) -> None:
     found = sha256_file(path)
     if found != sha256:
         raise UserError(f"{path} is corrupt: sha256 recorded {sha256}, found {found}; {remedy}")
+
+
+@contextmanager
+def unless_others_finish(corpus: Corpus, is_part: bool) -> Iterator[bool]:
+    """Hold the corpus folder to bring a stage to its end; False where another part of the stage is at it.
+
+    All parts are done when this is called, so the last one to ask always gets True.
+    """
+    with ExitStack() as held:
+        try:
+            held.enter_context(lock(corpus))
+        except UserError:
+            if not is_part:
+                raise
+            yield False
+            return
+        yield True

@@ -1,139 +1,268 @@
-"""Stage `ingest`: raw files to clean documents, split into train and val.
+"""Stage `ingest`: raw sources to clean documents, split into train and val, without duplicates, in the order of a hash.
 
-Knows nothing of tokens or rows.
+Plans the tasks, has the workers do them, and puts their results in place. Knows nothing of tokens or rows.
 """
 
+import json
 import time
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from tqdm import tqdm
 
-from data_prep.clean import MIN_CHARACTERS, RULES, RULES_VERSION, clean_text, table
-from data_prep.corpus import Corpus, check_file, is_made, lock, required_manifest, staged_folder
-from data_prep.documents import SECTION_CHARACTERS, SPLITS, Document, DocumentSorter, cut_sections
-from data_prep.formats import RawDocument, parse_documents
-from data_prep.manifest import UserError, sha256_file, sha256_json, write_manifest
-from data_prep.sources import SourceFile, find_files, read_lines
+from data_prep.cleaning.filters import check_language
+from data_prep.cleaning.tally import RULE_LABELS, Tally
+from data_prep.corpus import (
+    Corpus,
+    check_file,
+    discard,
+    is_made,
+    lock,
+    publish,
+    required_manifest,
+    unless_others_finish,
+)
+from data_prep.documents import SPLITS, Split
+from data_prep.ingest_tasks import (
+    Cleaning,
+    FindDuplicates,
+    Layout,
+    ReadUnit,
+    WriteBucket,
+    find_duplicates,
+    read_unit,
+    write_bucket,
+)
+from data_prep.manifest import UserError, sha256_file, sha256_json, whole_file, write_atomically, write_manifest
+from data_prep.raw.sources import RawFile, Source, find_files, plan_units
+from data_prep.work import Part, Task, Workers, task_name
 
-# Bytes on disk behind one sorting bucket; unpacked and in memory they are some five times as much.
-_BUCKET_BYTES = 64 << 20
-_NAMES_SHOWN = 5
+_NAMES_SHOWN, _PROBLEMS_SHOWN, _PROBLEMS_KEPT = 5, 20, 1000
 _FEW_VAL_DOCUMENTS = 10
 
 
-def ingest(corpus: Corpus, sources: Sequence[Path], val_fraction: float, force: bool = False) -> None:
+def ingest(
+    corpus: Corpus,
+    sources: Sequence[Source],
+    cleaning: Cleaning,
+    workers: int,
+    part: Part | None = None,
+    force: bool = False,
+) -> None:
     """Make `clean/` from all recognised files in or below `sources`.
 
-    Raises UserError for bad sources (see data_prep.sources) and where train or val would be empty.
+    With `part`, read only this machine's share of the units; whoever finds all shares done goes on to the end.
+    Raises UserError for bad sources (see data_prep.raw.sources), for bad input unless it is to be skipped, and where
+    train or val would be empty.
     """
-    if not 0 < val_fraction < 1:
-        raise UserError(f"--val-fraction is {val_fraction}, wanted a number between 0 and 1 such as 0.01")
+    if not 0 < cleaning.val_fraction < 1:
+        raise UserError(f"--val-fraction is {cleaning.val_fraction}, wanted a number between 0 and 1 such as 0.01")
+    check_language(cleaning.rules.language)
     started = time.time()
     files, unrecognised = find_files(sources)
     corpus.root.mkdir(parents=True, exist_ok=True)
-    with lock(corpus):
-        raw = [
-            {"kind": file.kind, "name": file.name, "sha256": sha256_file(file.path)}
-            for file in tqdm(files, desc="hashing", unit="file", disable=None, leave=False)
-        ]
-        settings = {
-            "val_fraction": val_fraction,
-            "rules_version": RULES_VERSION,
-            "min_characters": MIN_CHARACTERS,
-            "section_characters": SECTION_CHARACTERS,
-        }
-        inputs = {"files": len(raw), "raw_sha256": sha256_json(sorted((f["kind"], f["sha256"]) for f in raw))}
+    hashes = raw_hashes(corpus.root / "raw_files.json", files)
+    settings = cleaning.settings()
+    described = [_identity(file, hashes[file.path]) for file in files]
+    inputs = {"files": len(files), "raw_sha256": sha256_json(sorted(described))}
+    layout = Layout.of(files, cleaning.val_fraction)
+    workspace = corpus.clean.with_name(".clean.partial")
+    units = workspace / "units"
+    tasks = _read_tasks(files, hashes, units, cleaning, layout)
+
+    with lock(corpus, shared=part is not None):
         if is_made(corpus.clean, "ingest", settings, inputs, force):
+            discard(workspace, part is None)
             print(f"ingest: {corpus.clean} is done and unchanged, skipped")
             return
-        with staged_folder(corpus.clean) as folder:
-            counts, splits = _write_documents(files, folder, val_fraction)
-            results = {
-                "rules": {key: counts[key] for key in RULES},
-                "splits": splits,
-                "raw_files": raw,
-                "unrecognised_files": unrecognised,
-            }
-            write_manifest(folder, "ingest", settings, inputs, started, results)
-    print(f"ingest: {len(files)} files, {_unrecognised_line(unrecognised)}")
-    print(table(counts))
-    for split, figures in splits.items():
-        print(f"  {split}: {figures['documents']:,} documents or sections, {figures['characters']:,} characters")
-    if splits["val"]["documents"] < _FEW_VAL_DOCUMENTS:
-        print("  val is so small that losses on it will be noisy; --val-fraction makes it larger")
+        discard(workspace, force)
+        with Workers(units, workers) as pool:
+            pool.run(read_unit, part.share(tasks) if part else tasks, "ingest: read")
+            done = sum(pool.result(task) is not None for task in tasks)
+    if part and done < len(tasks):
+        print(f"ingest: part {part.number}/{part.of} is done; {done} of {len(tasks)} units are read in all")
+        return
+
+    with unless_others_finish(corpus, part is not None) as ours:
+        if not ours or is_made(corpus.clean, "ingest", settings, inputs, force):
+            print("ingest: all parts are read; another process brings the stage to its end")
+            return
+        # A folder of its own for all that decides the result: what another attempt left is not taken for this one's.
+        upstream = sha256_json([task.name for task in tasks])
+        out = workspace / f"out-{upstream[:12]}"
+        out.mkdir(exist_ok=True)
+        with Workers(units, workers) as pool:
+            results = _finish(pool, tasks, cleaning, layout, upstream, out)
+        results |= {"sources": sorted({file.source for file in files}), "unrecognised_files": unrecognised}
+        write_manifest(out, "ingest", settings, inputs, started, results)
+        publish(out, corpus.clean)
+        discard(workspace)
+    _say(files, unrecognised, results)
 
 
 def clean_inputs(corpus: Corpus) -> dict[str, Any]:
-    """What a later stage depends on: a digest over the clean files, each checked against its recorded hash."""
+    """What a later stage depends on: a digest over the recorded hashes of all clean files."""
     manifest = required_manifest(corpus.clean, f"ingest --source ... --out {corpus.root}")
-    hashes = {
-        name: sha256 for figures in manifest["results"]["splits"].values() for name, sha256 in figures["files"].items()
-    }
-    for name, sha256 in hashes.items():
-        check_file(corpus.clean / name, sha256, "run ingest again with --force")
+    hashes = {name: entry["sha256"] for split in SPLITS for name, entry in _files(manifest, split).items()}
     return {"clean_sha256": sha256_json(hashes)}
 
 
-def _write_documents(
-    files: Sequence[SourceFile], folder: Path, val_fraction: float
-) -> tuple[Counter[str], dict[str, Any]]:
-    counts: Counter[str] = Counter()
-    documents: Counter[str] = Counter()
-    characters: Counter[str] = Counter()
-    total = sum(file.path.stat().st_size for file in files)
-    sorter = DocumentSorter(folder / "scratch", min(256, 1 + total // _BUCKET_BYTES), val_fraction)
+def clean_files(corpus: Corpus, split: Split) -> dict[str, dict[str, Any]]:
+    """The files of one split: name to sha256, documents and characters."""
+    return _files(required_manifest(corpus.clean, f"ingest --source ... --out {corpus.root}"), split)
+
+
+def check_clean(corpus: Corpus, split: Split) -> None:
+    """UserError unless all files of a split have the bytes that were recorded."""
+    for name, entry in tqdm(clean_files(corpus, split).items(), desc=f"checking {split}", unit="file", disable=None):
+        check_clean_file(corpus, name, entry["sha256"])
+
+
+def check_clean_file(corpus: Corpus, name: str, sha256: str) -> None:
+    """UserError unless a clean file has the bytes that were recorded."""
+    check_file(corpus.clean / name, sha256, "run ingest again with --force")
+
+
+def _files(manifest: dict[str, Any], split: Split) -> dict[str, dict[str, Any]]:
+    return manifest["results"]["splits"][split]["files"]
+
+
+def raw_hashes(cache: Path, files: Sequence[RawFile]) -> dict[str, str]:
+    """SHA-256 by path; a file with the size and modification time of the last look is not read again."""
+    known = json.loads(cache.read_text(encoding="utf-8")) if cache.exists() else {}
+    found: dict[str, dict[str, Any]] = {}
+    with tqdm(total=sum(f.size for f in files), desc="hashing", unit="B", unit_scale=True, disable=None) as bar:
+        for file in files:
+            if file.format == "hub":
+                found[file.path] = {"stamp": None, "sha256": file.fingerprint}
+                continue
+            found[file.path] = _raw_hash(Path(file.path), known.get(file.path))
+            bar.update(file.size)
+    write_atomically(cache, json.dumps(found, indent=0) + "\n")
+    return {path: entry["sha256"] for path, entry in found.items()}
+
+
+def _identity(file: RawFile, sha256: str) -> list[Any]:
+    return [file.rank, file.source, file.format, file.text, file.rows_are_lines, sha256]
+
+
+def _raw_hash(path: Path, known: dict[str, Any] | None) -> dict[str, Any]:
     try:
-        for raw in _raw_documents(files, total):
-            counts["boilerplate_stripped"] += raw.stripped
-            text = clean_text(raw.paragraphs, counts)
-            for document in _sections(raw, text) if text is not None else ():
-                split = sorter.add(document)
-                documents[split] += 1
-                characters[split] += len(document.text)
-        if not documents:
-            raise UserError(
-                f"no document is left of {len(files)} files: {counts['documents_read']} read, "
-                f"{counts['empty_documents_dropped']} empty, {counts['short_documents_dropped']} shorter than "
-                f"{MIN_CHARACTERS} characters; give --source more text"
-            )
-        for split in SPLITS:
-            if not documents[split]:
-                raise UserError(
-                    f"{split} would be empty: {documents.total()} documents or sections, --val-fraction "
-                    f"{val_fraction}; {'raise' if split == 'val' else 'lower'} it, or give --source more text"
-                )
-        written = sorter.write(folder)
-    finally:
-        sorter.abandon()
-    return counts, {
-        split: {
-            "documents": documents[split],
-            "characters": characters[split],
-            "files": {path.name: sha256_file(path) for path in written[split]},
+        status = path.stat()
+        stamp = [status.st_size, status.st_mtime_ns]
+        if known is not None and known["stamp"] == stamp:
+            return known
+        return {"stamp": stamp, "sha256": sha256_file(path)}
+    except OSError:
+        # Reading it will say what is wrong, and --on-bad-input what follows.
+        return {"stamp": None, "sha256": "unreadable"}
+
+
+def _read_tasks(
+    files: Sequence[RawFile], hashes: dict[str, str], units: Path, cleaning: Cleaning, layout: Layout
+) -> list[Task]:
+    tasks = []
+    for unit in plan_units(files):
+        description = {
+            "read": [
+                [*_identity(span.file, hashes[span.file.path]), span.file.name, span.start, span.end] for span in unit
+            ],
+            "settings": cleaning.settings(),
+            "layout": [layout.buckets, layout.ranges],
         }
-        for split in SPLITS
+        name = task_name(description)
+        size = sum(span.size for span in unit)
+        tasks.append(Task(name, ReadUnit(unit, units / name, cleaning, layout), size))
+    return tasks
+
+
+def _finish(
+    pool: Workers, reads: Sequence[Task], cleaning: Cleaning, layout: Layout, upstream: str, out: Path
+) -> dict[str, Any]:
+    records = [_required(pool, task) for task in reads]
+    tally = Tally()
+    for record in records:
+        tally.merge(Tally.from_json(record["tally"]))
+    units = out.parent / "units"
+    runs = tuple(units / name for record in records for name in record["runs"])
+    entries = tuple(units / name for record in records for name in record["entries"])
+    removed = _removed(pool, entries, layout, upstream, units) if entries else None
+
+    writes = []
+    for split in SPLITS:
+        for number in range(layout.buckets[split]):
+            bucket = number + (layout.buckets["train"] if split == "val" else 0)
+            argument = WriteBucket(split, number, bucket, runs, removed, cleaning.dedup == "none", out)
+            writes.append(Task(task_name({"write": [split, number], "upstream": upstream}), argument, 1))
+    pool.run(write_bucket, writes, "ingest: write", "file")
+    splits: dict[str, dict[str, Any]] = {split: {"documents": 0, "characters": 0, "files": {}} for split in SPLITS}
+    for task in writes:
+        record, split = _required(pool, task), task.argument.split
+        tally.merge(Tally.from_json(record["tally"]))
+        if "name" in record:
+            splits[split]["files"][record["name"]] = {k: record[k] for k in ("sha256", "documents", "characters")}
+        for key in ("documents", "characters"):
+            splits[split][key] += record[key]
+    _check_splits(splits, tally, cleaning.val_fraction)
+    problems = [problem for record in records for problem in record["problems"]]
+    return {
+        "tally": tally.to_json(),
+        "splits": splits,
+        "problems": problems[:_PROBLEMS_KEPT],
+        "num_problems": len(problems),
     }
 
 
-def _raw_documents(files: Sequence[SourceFile], total_bytes: int) -> Iterator[RawDocument]:
-    with tqdm(total=total_bytes, desc="ingest", unit="B", unit_scale=True, disable=None) as bar:
-        for file in files:
-            yield from parse_documents(read_lines(file.path, bar.update), file.kind, str(file.path))
+def _removed(pool: Workers, entries: tuple[Path, ...], layout: Layout, upstream: str, units: Path) -> Path:
+    tasks = []
+    for number in range(layout.ranges):
+        name = task_name({"duplicates": [number, layout.ranges], "upstream": upstream})
+        tasks.append(Task(name, FindDuplicates(number, layout.ranges, entries, units / f"{name}.keys"), 1))
+    pool.run(find_duplicates, tasks, "ingest: duplicates", "range")
+    keys = np.unique(np.concatenate([np.load(task.argument.out) for task in tasks]))
+    path = units / f"{task_name({'removed': upstream})}.keys"
+    with whole_file(path) as file:
+        np.save(file, keys)
+    return path
 
 
-def _sections(raw: RawDocument, text: str) -> Iterator[Document]:
-    if raw.kind != "book":
-        yield Document(raw.kind, raw.id, text)
-        return
-    for number, section in enumerate(cut_sections(text)):
-        yield Document(raw.kind, f"{raw.id}/{number:04d}", section)
+def _required(pool: Workers, task: Task) -> dict[str, Any]:
+    record = pool.result(task)
+    assert record is not None, task.name
+    return record
 
 
-def _unrecognised_line(names: Sequence[str]) -> str:
-    if not names:
-        return "none left out"
-    shown = ", ".join(names[:_NAMES_SHOWN]) + (", ..." if len(names) > _NAMES_SHOWN else "")
-    return f"{len(names)} left out as not recognised: {shown}"
+def _check_splits(splits: dict[str, dict[str, Any]], tally: Tally, val_fraction: float) -> None:
+    total = sum(figures["documents"] for figures in splits.values())
+    if not total:
+        raise UserError(f"no document is left; give --source more text. Left out were: {_fates(tally) or 'none'}")
+    for split, figures in splits.items():
+        if not figures["documents"]:
+            raise UserError(
+                f"{split} would be empty: {total} documents or sections, --val-fraction {val_fraction}; "
+                f"{'raise' if split == 'val' else 'lower'} it, or give --source more text"
+            )
+
+
+def _fates(tally: Tally) -> str:
+    dropped = tally.to_json()["dropped"]
+    return ", ".join(f"{figures['documents']:,} {RULE_LABELS.get(rule, rule)}" for rule, figures in dropped.items())
+
+
+def _say(files: Sequence[RawFile], unrecognised: Sequence[str], results: dict[str, Any]) -> None:
+    left_out = "none left out"
+    if unrecognised:
+        shown = ", ".join(unrecognised[:_NAMES_SHOWN]) + (", ..." if len(unrecognised) > _NAMES_SHOWN else "")
+        left_out = f"{len(unrecognised)} left out as not recognised: {shown}"
+    print(f"ingest: {len(files)} files, {left_out}")
+    for problem in results["problems"][:_PROBLEMS_SHOWN]:
+        print(f"  left out: {problem}")
+    if results["num_problems"] > _PROBLEMS_SHOWN:
+        print(f"  and {results['num_problems'] - _PROBLEMS_SHOWN} more such inputs")
+    print(Tally.from_json(results["tally"]).table())
+    for split, figures in results["splits"].items():
+        print(f"  {split}: {figures['documents']:,} documents or sections, {figures['characters']:,} characters")
+    if results["splits"]["val"]["documents"] < _FEW_VAL_DOCUMENTS:
+        print("  val is so small that losses on it will be noisy; --val-fraction makes it larger")

@@ -11,13 +11,17 @@ import platform
 import socket
 import subprocess
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 MANIFEST_NAME = "manifest.json"
-_PACKAGES = ("torch", "deepspeed", "transformers", "datasets", "tokenizers", "ftfy", "pyarrow", "wandb", "numpy")
+_PACKAGES = (
+    "torch", "deepspeed", "transformers", "datasets", "tokenizers", "ftfy", "rensa", "py3langid",
+    "sentencex", "pyarrow", "wandb", "numpy",
+)  # fmt: skip
 
 
 class UserError(Exception):
@@ -35,15 +39,26 @@ def sha256_json(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
+@contextmanager
+def whole_file(path: Path) -> Iterator[BinaryIO]:
+    """A file to write into, that takes its name when the block succeeds: it is seen whole or not at all."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        with partial.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+    fsync_folder(path.parent)
+
+
 def write_atomically(path: Path, text: str) -> None:
     """Write `text` so that a reader, or a restart after a crash, sees the old file or the whole new one."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    with partial.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
-    fsync_folder(path.parent)
+    with whole_file(path) as file:
+        file.write(text.encode())
 
 
 def fsync_folder(folder: Path) -> None:

@@ -1,147 +1,216 @@
-"""Stages `shard` and `verify`: clean documents to packed rows on disk, and the check of all that was made.
+"""Stage `shard`: clean documents to packed rows on disk, one task and one Arrow file for each file of `clean/`.
 
 Knows nothing of raw files or of training.
 """
 
 import json
+import math
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tokenizers import Tokenizer
-from tqdm import tqdm
 
-from data_prep.arrow_files import write_dataset_files, write_file
-from data_prep.corpus import Corpus, is_made, lock, required_manifest, staged_folder
-from data_prep.documents import SPLITS, Split, read_documents
-from data_prep.ingest import clean_inputs
-from data_prep.manifest import UserError, sha256_file, write_manifest
-from data_prep.pack import MIN_ROW_LENGTH, pack_rows
-from data_prep.shards import INDEX_FORMAT, INDEX_NAME, ShardReader, read_index
-from data_prep.tokenizer import finished_tokenizer
+from data_prep.corpus import Corpus, discard, is_made, lock, publish, required_manifest, unless_others_finish
+from data_prep.documents import SPLITS, Document, Split, digest, read_file
+from data_prep.ingest import check_clean_file, clean_files, clean_inputs
+from data_prep.manifest import UserError, sha256_file, sha256_json, write_atomically, write_manifest
+from data_prep.rows.arrow_files import write_dataset_files, write_file
+from data_prep.rows.pack import MIN_ROW_LENGTH, Packing, pack_rows
+from data_prep.rows.sentences import split_sentences
+from data_prep.rows.shards import INDEX_FORMAT, INDEX_NAME
+from data_prep.tokenization.encoder import Encoder
+from data_prep.tokenizer import continuation_ids, finished_tokenizer, open_tokenizer
+from data_prep.work import Part, Report, Task, Workers, task_name
 
 VOCAB_MULTIPLE = 64
 MAX_ROW_LENGTH = 1 << 16
-_FILE_BYTES = 64 << 20
-_BATCH_CHARACTERS = 1 << 20
+_BATCH_CHARACTERS = 1 << 19
+_FIGURES = ("rows", "tokens", "documents")
 
 
-def shard(corpus: Corpus, row_length: int, force: bool = False, file_bytes: int = _FILE_BYTES) -> None:
-    """Make `shards/{train,val}/` and `shards/index.json`: rows of `row_length` tokens, files of `file_bytes`.
+@dataclass(frozen=True)
+class WriteShard:
+    corpus: Corpus
+    split: Split
+    clean_name: str
+    clean_sha256: str
+    packing: Packing
+    row_length: int
+    weights: tuple[tuple[str, float], ...]
+    language: str
+    vocab_size: int
+    special_tokens: tuple[tuple[str, int], ...]
+    tokenizer_sha256: str
+    out: Path
 
-    Raises UserError for a row length out of bounds and for stages before this one that are missing or corrupt.
+
+def shard(
+    corpus: Corpus,
+    row_length: int,
+    packing: Packing,
+    weights: Mapping[str, float],
+    workers: int,
+    part: Part | None = None,
+    force: bool = False,
+) -> None:
+    """Make `shards/<packing>-<row_length>/`: `train/`, `val/` and `index.json`.
+
+    weights: how many times the train documents of a source are taken, by its name; 1 where nothing is said. 2.5
+    means every document twice and half of them, chosen by a hash, once more; validation documents are taken once.
+    With `part`, make only this machine's share; whoever finds all shares done goes on to the end.
+    Raises UserError for a row length out of bounds, weights of unknown sources, and for stages before this one that
+    are missing or corrupt.
     """
     if not MIN_ROW_LENGTH <= row_length <= MAX_ROW_LENGTH:
         raise UserError(f"--row-length is {row_length}, wanted a number from {MIN_ROW_LENGTH} to {MAX_ROW_LENGTH}")
     started = time.time()
-    clean = clean_inputs(corpus)
+    inputs = clean_inputs(corpus)
+    manifest = required_manifest(corpus.clean, "ingest")
+    _check_weights(weights, set(manifest["results"]["sources"]))
     tokenizer, made = finished_tokenizer(corpus)
-    settings = {"row_length": row_length, "file_bytes": file_bytes, "format": INDEX_FORMAT}
-    inputs = {**clean, "tokenizer_sha256": made["sha256"]}
-    with lock(corpus):
-        if is_made(corpus.shards, "shard", settings, inputs, force):
-            print(f"shard: {corpus.shards} is done and unchanged, skipped")
+    inputs["tokenizer_sha256"] = made["sha256"]
+    language = manifest["settings"]["language"] or "en"
+    settings = {
+        "packing": packing,
+        "row_length": row_length,
+        "weights": dict(weights),
+        "format": INDEX_FORMAT,
+        "language": language,
+    }
+    final = corpus.shards(packing, row_length)
+    workspace = final.with_name(f".{final.name}.partial")
+    # A folder of its own for all that decides the result: what another attempt left is not taken for this one's.
+    out = workspace / f"out-{sha256_json([settings, inputs])[:12]}"
+    index: dict[str, Any] = {
+        "format": INDEX_FORMAT,
+        "packing": packing,
+        "row_length": row_length,
+        "vocab_size": -(-made["vocab_size"] // VOCAB_MULTIPLE) * VOCAB_MULTIPLE,
+        "tokenizer_vocab_size": made["vocab_size"],
+        "special_tokens": made["special_tokens"],
+        "tokenizer_sha256": made["sha256"],
+        "continuation_ids": continuation_ids(tokenizer),
+        "splits": {},
+    }
+    tasks = {split: _tasks(corpus, split, settings, index, out) for split in SPLITS}
+    everything = [task for split in SPLITS for task in tasks[split]]
+
+    with lock(corpus, shared=part is not None):
+        if is_made(final, "shard", settings, inputs, force):
+            discard(workspace, part is None)
+            print(f"shard: {final} is done and unchanged, skipped")
             return
-        index: dict[str, Any] = {
-            "format": INDEX_FORMAT,
-            "row_length": row_length,
-            "vocab_size": -(-made["vocab_size"] // VOCAB_MULTIPLE) * VOCAB_MULTIPLE,
-            "tokenizer_vocab_size": made["vocab_size"],
-            "special_tokens": made["special_tokens"],
-            "tokenizer_sha256": made["sha256"],
-            "splits": {},
+        discard(workspace, force)
+        for split in SPLITS:
+            (out / split).mkdir(parents=True, exist_ok=True)
+        with Workers(workspace / "units", workers) as pool:
+            pool.run(write_shard, part.share(everything) if part else everything, f"shard {final.name}")
+            done = sum(pool.result(task) is not None for task in everything)
+    if part and done < len(everything):
+        print(f"shard: part {part.number}/{part.of} is done; {done} of {len(everything)} files are made in all")
+        return
+
+    with unless_others_finish(corpus, part is not None) as ours:
+        if not ours or is_made(final, "shard", settings, inputs, force):
+            print("shard: all parts are made; another process brings the stage to its end")
+            return
+        pool = Workers(workspace / "units", 1)
+        records = {split: [pool.result(task) for task in tasks[split]] for split in SPLITS}
+        for split in SPLITS:
+            index["splits"][split] = _finish_split(corpus, split, out, index, [r for r in records[split] if r])
+        write_atomically(out / INDEX_NAME, json.dumps(index) + "\n")
+        results: dict[str, Any] = {split: {k: index["splits"][split][k] for k in _FIGURES} for split in SPLITS}
+        for split in SPLITS:
+            made_of = [record for record in records[split] if record]
+            results[split]["tokens_left_out"] = sum(record["tokens_left_out"] for record in made_of)
+        results["tokens_by_source"] = {
+            split: dict(sum((Counter(r["tokens_by_source"]) for r in records[split] if r), Counter()))
+            for split in SPLITS
         }
-        with staged_folder(corpus.shards) as folder:
-            for split in SPLITS:
-                index["splits"][split] = _write_split(corpus, split, folder, tokenizer, index, file_bytes)
-            (folder / INDEX_NAME).write_text(json.dumps(index, indent=1) + "\n", encoding="utf-8")
-            results = {
-                split: {key: figures[key] for key in ("rows", "tokens", "documents")}
-                for split, figures in index["splits"].items()
-            }
-            write_manifest(folder, "shard", settings, inputs, started, results)
-    for split, figures in results.items():
+        write_manifest(out, "shard", settings, inputs, started, results)
+        publish(out, final)
+        discard(workspace)
+    for split in SPLITS:
+        figures = results[split]
         filled = figures["tokens"] / (figures["rows"] * row_length)
-        print(f"shard: {split} {figures['rows']:,} rows, {figures['tokens']:,} tokens, {1 - filled:.2%} padding")
-
-
-def verify(corpus: Corpus) -> None:
-    """Check every file of every stage against its recorded hash, and every row against the shard contract.
-
-    Raises UserError at the first thing that is wrong.
-    """
-    clean = clean_inputs(corpus)
-    _, made = finished_tokenizer(corpus)
-    index = read_index(corpus.shards)
-    manifest = required_manifest(corpus.shards, f"shard --corpus {corpus.root} --row-length L")
-    for name, recorded, present in (
-        ("documents", manifest["inputs"]["clean_sha256"], clean["clean_sha256"]),
-        ("tokenizer", index["tokenizer_sha256"], made["sha256"]),
-    ):
-        if recorded != present:
-            raise UserError(
-                f"{corpus.shards} was made from another {name}: sha256 {recorded}, now {present}; "
-                "run shard again with --force"
-            )
-    for split, figures in index["splits"].items():
-        _verify_rows(ShardReader(corpus.shards, split), split, figures["tokens"], index["tokenizer_vocab_size"])
-        print(f"verify: {split} {figures['rows']:,} rows in {len(figures['files'])} files are as recorded")
-
-
-def _write_split(
-    corpus: Corpus, split: Split, folder: Path, tokenizer: Tokenizer, index: dict[str, Any], file_bytes: int
-) -> dict[str, Any]:
-    (folder / split).mkdir()
-    dtype = np.dtype(np.uint16 if index["vocab_size"] <= 1 << 16 else np.int32)
-    row_length = index["row_length"]
-    rows_per_file = max(1, file_bytes // (row_length * dtype.itemsize))
-    counts: Counter[str] = Counter()
-    documents = _encoded(corpus, split, tokenizer, counts)
-    unnamed: list[Path] = []
-    rows: list[int] = []
-    for block in pack_rows(documents, row_length, index["special_tokens"], dtype, rows_per_file):
-        unnamed.append(folder / split / f"data-{len(rows):05d}.arrow")
-        write_file(unnamed[-1], block)
-        rows.append(len(block.ids))
-        counts["tokens"] += int(block.lengths.sum())
-    if not rows:
-        raise UserError(f"the {split} split of {corpus.clean} yields no token; give ingest more text")
-    files: list[dict[str, Any]] = []
-    for number, path in enumerate(unnamed):
-        named = path.rename(path.with_name(f"data-{number:05d}-of-{len(unnamed):05d}.arrow"))
-        files.append(
-            {
-                "name": f"{split}/{named.name}",
-                "rows": rows[number],
-                "bytes": named.stat().st_size,
-                "sha256": sha256_file(named),
-            }
+        left_out = f", {figures['tokens_left_out']:,} tokens left out" if figures["tokens_left_out"] else ""
+        print(
+            f"shard: {split} {figures['rows']:,} rows, {figures['tokens']:,} tokens, {1 - filled:.2%} padding{left_out}"
         )
-    names = [Path(file["name"]).name for file in files]
-    write_dataset_files(folder / split, names, row_length, dtype, "".join(file["sha256"] for file in files))
-    return {"rows": sum(rows), "tokens": counts["tokens"], "documents": counts["documents"], "files": files}
 
 
-def _encoded(corpus: Corpus, split: Split, tokenizer: Tokenizer, counts: Counter[str]) -> Iterator[NDArray[np.int32]]:
-    total = required_manifest(corpus.clean, "ingest")["results"]["splits"][split]["characters"]
-    with tqdm(total=total, desc=f"shard {split}", unit="B", unit_scale=True, disable=None) as bar:
-        for texts in _batches(corpus, split):
-            for encoding in tokenizer.encode_batch_fast(texts, add_special_tokens=False):
-                ids = np.array(encoding.ids, np.int32)
-                counts["documents"] += len(ids) > 0
-                yield ids
-            bar.update(sum(map(len, texts)))
+def write_shard(task: WriteShard, report: Report) -> dict[str, Any]:
+    """Tokenise and pack one clean file, as one Arrow file; its entry for the index."""
+    check_clean_file(task.corpus, task.clean_name, task.clean_sha256)
+    weights = dict(task.weights) if task.split == "train" else {}
+    documents: list[list[NDArray[np.int32]]] = []
+    copies: list[int] = []
+    tokens_by_source: Counter[str] = Counter()
+    for document, count, ids in _encoded(task, weights, report):
+        tokens_by_source[document.source] += count * sum(map(len, ids))
+        documents.append(ids)
+        copies.append(count)
+    # Copies of a document stand apart, one in each pass over the file.
+    passes = [
+        document
+        for number in range(max(copies, default=0))
+        for document, count in zip(documents, copies, strict=True)
+        if number < count and document
+    ]
+    dtype = np.dtype(np.uint16 if task.vocab_size <= 1 << 16 else np.int32)
+    rows = pack_rows(passes, task.packing, task.row_length, dict(task.special_tokens), dtype)
+    entry: dict[str, Any] = {
+        "rows": len(rows.ids),
+        "tokens": int(rows.lengths.sum()),
+        "documents": len(passes),
+        "max_pieces": int(np.diff(rows.offsets).max(initial=0)),
+        "longest_document": rows.longest_document,
+        "tokens_left_out": rows.left_out,
+        "tokens_by_source": tokens_by_source,
+    }
+    if len(rows.ids):
+        name = f"{task.split}/{task.clean_name.removesuffix('.jsonl.zst')}.arrow"
+        path = task.out / name
+        write_file(path, rows)
+        entry |= {"name": name, "bytes": path.stat().st_size, "sha256": sha256_file(path)}
+    return entry
 
 
-def _batches(corpus: Corpus, split: Split) -> Iterator[list[str]]:
-    batch: list[str] = []
+@lru_cache(maxsize=1)
+def _encoder(path: Path, sha256: str) -> Encoder:
+    return Encoder(open_tokenizer(path, sha256))
+
+
+def _encoded(
+    task: WriteShard, weights: Mapping[str, float], report: Report
+) -> Iterator[tuple[Document, int, list[NDArray[np.int32]]]]:
+    """Each document, how many times it is taken, and the ids of its sentences; of all of it where rows mind none."""
+    encoder = _encoder(task.corpus.tokenizer_file, task.tokenizer_sha256)
+    for documents in _batches(task.corpus.clean / task.clean_name):
+        report(sum(len(document.text) for document in documents))
+        taken = [(document, _copies(document, weights)) for document in documents]
+        taken = [(document, copies) for document, copies in taken if copies]
+        texts = [
+            [document.text] if task.packing == "documents" else split_sentences(document.text, task.language)
+            for document, _ in taken
+        ]
+        ids = iter(encoder.encode([text for group in texts for text in group]))
+        for (document, copies), group in zip(taken, texts, strict=True):
+            yield document, copies, [sentence for sentence in islice(ids, len(group)) if len(sentence)]
+
+
+def _batches(path: Path) -> Iterator[list[Document]]:
+    batch: list[Document] = []
     characters = 0
-    for document in read_documents(corpus.clean, split):
-        batch.append(document.text)
+    for document in read_file(path):
+        batch.append(document)
         characters += len(document.text)
         if characters >= _BATCH_CHARACTERS:
             yield batch
@@ -150,28 +219,53 @@ def _batches(corpus: Corpus, split: Split) -> Iterator[list[str]]:
         yield batch
 
 
-def _verify_rows(reader: ShardReader, split: str, tokens: int, tokenizer_vocab_size: int) -> None:
-    special = reader.special_tokens
-    step = max(1, _FILE_BYTES // (8 * reader.row_length))
-    seen = 0
-    for start in tqdm(range(0, reader.num_rows, step), desc=f"verify {split}", disable=None):
-        ids, lengths = reader.rows(np.arange(start, min(start + step, reader.num_rows)))
-        ends = np.cumsum(lengths, axis=1)
-        row, piece = np.nonzero(lengths)
-        last = ends[row, piece] - 1
-        problem = None
-        if (ends[:, -1] > reader.row_length).any() or (lengths < 0).any():
-            problem = "a row holds more tokens than its length"
-        elif (ids >= tokenizer_vocab_size).any():
-            problem = f"a token id is {ids.max()}, the tokenizer has {tokenizer_vocab_size}"
-        elif (ids[row, last - lengths[row, piece] + 1] != special["cls"]).any():
-            problem = "a piece does not begin with [CLS]"
-        elif (ids[row, last] != special["sep"]).any():
-            problem = "a piece does not end with [SEP]"
-        elif (ids[np.arange(reader.row_length) >= ends[:, -1:]] != special["pad"]).any():
-            problem = "a row holds something behind its last piece"
-        if problem:
-            raise UserError(f"{split} rows {start} to {start + len(ids) - 1}: {problem}; run shard again with --force")
-        seen += int(lengths.sum())
-    if seen != tokens:
-        raise UserError(f"{split} holds {seen} tokens, index.json says {tokens}; run shard again with --force")
+def _copies(document: Document, weights: Mapping[str, float]) -> int:
+    weight = weights.get(document.source, 1.0)
+    whole = math.floor(weight)
+    place = int.from_bytes(digest(document.text)[24:], "big") / 2**64
+    return whole + (place < weight - whole)
+
+
+def _check_weights(weights: Mapping[str, float], sources: set[str]) -> None:
+    unknown = sorted(weights.keys() - sources)
+    if unknown:
+        raise UserError(
+            f"--weight names {', '.join(unknown)}, this corpus has the sources {', '.join(sorted(sources))}; "
+            "a source is named with --source 'PATH?name=NAME'"
+        )
+    for name, weight in weights.items():
+        if not (0 <= weight <= 100):
+            raise UserError(f"--weight {name}={weight}: wanted a number from 0 to 100, the copies of each document")
+
+
+def _tasks(corpus: Corpus, split: Split, settings: dict[str, Any], index: dict[str, Any], out: Path) -> list[Task]:
+    tasks = []
+    for clean_name, entry in sorted(clean_files(corpus, split).items()):
+        identity = {
+            "clean": entry["sha256"], "name": clean_name, "tokenizer": index["tokenizer_sha256"], "settings": settings
+        }  # fmt: skip
+        argument = WriteShard(
+            corpus, split, clean_name, entry["sha256"], settings["packing"], settings["row_length"],
+            tuple(sorted(settings["weights"].items())), settings["language"], index["vocab_size"],
+            tuple(sorted(index["special_tokens"].items())), index["tokenizer_sha256"], out,
+        )  # fmt: skip
+        tasks.append(Task(task_name(identity), argument, entry["characters"]))
+    return tasks
+
+
+def _finish_split(
+    corpus: Corpus, split: Split, out: Path, index: dict[str, Any], records: Sequence[dict[str, Any]]
+) -> dict[str, Any]:
+    files = [{k: record[k] for k in ("name", "rows", "bytes", "sha256")} for record in records if record["rows"]]
+    if not files:
+        raise UserError(f"the {split} split of {corpus.clean} yields no row; give ingest more text")
+    names = [Path(file["name"]).name for file in files]
+    dtype = np.dtype(np.uint16 if index["vocab_size"] <= 1 << 16 else np.int32)
+    content = sha256_json([file["sha256"] for file in files])
+    write_dataset_files(out / split, names, index["row_length"], dtype, content)
+    return {
+        **{key: sum(record[key] for record in records) for key in _FIGURES},
+        "max_pieces": max(record["max_pieces"] for record in records),
+        "longest_document": max(record["longest_document"] for record in records),
+        "files": files,
+    }

@@ -31,6 +31,16 @@ def build_parser() -> argparse.ArgumentParser:
     run.add_argument("--force", action="store_true", help="make finished or begun stages again")
     run.add_argument("overrides", nargs="*", metavar="section.key=value", help="go on top of the recipe")
 
+    data = commands.add_parser("data", help="only the corpus of a recipe, or one machine's part of it")
+    data.add_argument("--root", type=Path, default=Path("."), help="folder that holds corpora/ and runs/")
+    data.add_argument("--recipe", default="sample", help="name in pipeline/recipes/ or path of a .toml file")
+    data.add_argument("--data", help="folder or file of raw text instead of the recipe's sources")
+    data.add_argument("--only", choices=("ingest", "tokenizer", "shard"), help="this stage alone")
+    data.add_argument("--part", metavar="I/N", help="with --only ingest or shard: the I-th of N machines' shares")
+    data.add_argument("--workers", type=int, help="processes of ingest and shard; all cores when not given")
+    data.add_argument("--force", action="store_true", help="make finished stages again")
+    data.add_argument("overrides", nargs="*", metavar="section.key=value", help="go on top of the recipe")
+
     for stage in stages.TRAINING_STAGES:
         word = commands.add_parser(
             stage.name, parents=[everything], help=f"stage {stage.name} of a run, in these ranks"
@@ -72,6 +82,8 @@ def _dispatch(options: argparse.Namespace) -> int:
     root: Path = options.root
     if options.command == "status":
         return _status(root, options.run)
+    if options.command == "data":
+        return _data(root, options)
     if options.command == "run":
         recipe = config.resolve_sources(options.data, config.load_recipe(options.recipe, options.overrides))
         run = Run.of(root, options.run, recipe, dsconfig.load_ds_config(options.ds))
@@ -90,6 +102,16 @@ def _dispatch(options: argparse.Namespace) -> int:
     stage = next(stage for stage in stages.TRAINING_STAGES if stage.name == options.command)
     stages.run_stage(stage, run, options.force)
     return 0
+
+
+def _data(root: Path, options: argparse.Namespace) -> int:
+    recipe = config.resolve_sources(options.data, config.load_recipe(options.recipe, options.overrides))
+    if options.part and options.only not in ("ingest", "shard"):
+        raise UserError(
+            f"--part {options.part} needs --only ingest or --only shard; the parts of one stage run together"
+        )
+    run = Run.of(root, "data", recipe, {})
+    return stages.make_corpus(run, options.force, options.only, options.part, options.workers)
 
 
 def _report(root: Path, name: str, others: list[str]) -> int:

@@ -26,16 +26,81 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class Source(Section):
+    """Text to train on: a file or folder (`path`) or a data set of the Hugging Face hub (`hub`).
+
+    `weight`: how many times its train documents are taken. The rest is only needed where it cannot be recognised:
+    `format`, the column `text` of JSONL and parquet, the hub's `config`, `split` and `revision`.
+    """
+
+    path: str | None = None
+    hub: str | None = None
+    name: str | None = None
+    weight: Annotated[float, Field(ge=0, le=100)] = 1.0
+    format: Literal["book", "lines", "wikiextractor", "wikidump", "jsonl", "parquet"] | None = None
+    text: str | None = None
+    config: str | None = None
+    split: str | None = None
+    revision: str | None = None
+
+    @model_validator(mode="after")
+    def one_place(self) -> Self:
+        if (self.path is None) == (self.hub is None):
+            raise ValueError("a source has either a path or a hub data set")
+        if self.path is not None and (self.config or self.split or self.revision):
+            raise ValueError("config, split and revision belong to hub data sets")
+        if self.weight != 1 and self.name is None:
+            raise ValueError("a source with a weight needs a name")
+        for key in ("name", "text", "config", "split", "revision"):
+            if "&" in (getattr(self, key) or ""):
+                raise ValueError(f"{key} of a source must not hold an &")
+        return self
+
+    def spec(self) -> str:
+        """As data_prep's command line takes it."""
+        named = self.model_dump(exclude={"path", "hub", "weight"}, exclude_none=True)
+        place = self.path if self.hub is None else f"hub:{self.hub}"
+        return f"{place}?{'&'.join(f'{key}={value}' for key, value in named.items())}" if named else str(place)
+
+
 class Corpus(Section):
-    """Text and how it becomes rows. `sources` empty: the bundled sample."""
+    """Text and how it becomes rows. `sources` empty: the bundled sample.
+
+    With `long_row_length` the last `long_fraction` of the steps train on rows of that length, as BERT did with 512
+    after 128; a step then has fewer rows and as many tokens.
+    """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] = "sample"
-    sources: list[str] = []
-    vocab_size: Annotated[int, Field(ge=256)] = 2048
-    tokenizer: str | None = None
-    row_length: Annotated[int, Field(ge=16, le=8192)] = 64
+    sources: list[str | Source] = []
     val_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.01
+    min_characters: Annotated[int, Field(ge=0)] = 100
+    filters: Literal["default", "none"] = "default"
+    language: str | None = None
+    dedup: Literal["near", "exact", "none"] = "near"
+    on_bad_input: Literal["stop", "skip"] = "stop"
+    tokenizer: str | None = None
+    tokenizer_kind: Literal["wordpiece", "bpe"] = "wordpiece"
+    cased: bool = False
+    vocab_size: Annotated[int, Field(ge=256)] = 2048
+    packing: Literal["documents", "sentences", "pairs"] = "documents"
+    row_length: Annotated[int, Field(ge=16, le=8192)] = 64
+    long_row_length: Annotated[int, Field(ge=16, le=8192)] | None = None
+    long_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.1
     verify: Literal["full", "size"] = "full"
+
+    @model_validator(mode="after")
+    def lengths_fit(self) -> Self:
+        if self.long_row_length is not None and (
+            self.long_row_length <= self.row_length or self.long_row_length % self.row_length
+        ):
+            raise ValueError(
+                f"long_row_length ({self.long_row_length}) is not a multiple of row_length ({self.row_length})"
+            )
+        return self
+
+    @property
+    def row_lengths(self) -> tuple[int, ...]:
+        return (self.row_length,) if self.long_row_length is None else (self.row_length, self.long_row_length)
 
 
 class Model(Section):
@@ -60,11 +125,17 @@ class Model(Section):
 
 
 class Objective(Section):
-    """Masked language modelling: `mask_rate` of the tokens; of these so many become [MASK], so many random."""
+    """Masked language modelling: `mask_rate` of the tokens; of these so many become [MASK], so many random.
+
+    `mask_unit`: single tokens, whole words, or spans of words. `sentence`: a second task on packing "pairs": BERT's
+    next sentence, or ALBERT's sentence order.
+    """
 
     mask_rate: Annotated[float, Field(gt=0, lt=1)] = 0.3
+    mask_unit: Literal["token", "word", "span"] = "token"
     mask_token: Fraction = 0.8
     random_token: Fraction = 0.1
+    sentence: Literal["none", "nsp", "sop"] = "none"
 
     @model_validator(mode="after")
     def shares_fit(self) -> Self:
@@ -208,6 +279,25 @@ class Recipe(Section):
     finetune: Finetune = Finetune()
 
     @model_validator(mode="after")
+    def corpus_fits(self) -> Self:
+        corpus, sentence = self.corpus, self.objective.sentence
+        if sentence != "none" and corpus.packing != "pairs":
+            raise ValueError(f'objective.sentence ({sentence!r}) needs corpus.packing "pairs", not {corpus.packing!r}')
+        if sentence != "none" and self.model.token_types < 2:
+            raise ValueError(
+                f"objective.sentence ({sentence!r}) needs model.token_types 2 or more, not {self.model.token_types}"
+            )
+        if corpus.long_row_length is not None:
+            ratio = corpus.long_row_length // corpus.row_length
+            for key, rows in (("global_rows", self.batch.global_rows), ("micro_rows", self.batch.micro_rows)):
+                if rows % ratio:
+                    raise ValueError(
+                        f"batch.{key} ({rows}) is not a multiple of {ratio}, by which corpus.long_row_length "
+                        f"({corpus.long_row_length}) exceeds corpus.row_length ({corpus.row_length})"
+                    )
+        return self
+
+    @model_validator(mode="after")
     def sections_fit(self) -> Self:
         if self.search.enabled and self.search.max_steps > self.pretrain.steps:
             raise ValueError(
@@ -229,7 +319,7 @@ class Recipe(Section):
             ffn=self.model.ffn,
             hidden_size=self.model.hidden_size,
             vocab_size=vocab_size,
-            max_positions=self.corpus.row_length,
+            max_positions=max(self.corpus.row_lengths),
             type_vocab_size=self.model.token_types,
             norm=self.model.norm,
             layer_norm_eps=self.model.layer_norm_eps,
@@ -237,6 +327,7 @@ class Recipe(Section):
             attention_dropout=self.model.attention_dropout,
             initializer_range=self.model.initializer_range,
             pad_token_id=pad_token_id,
+            sentence_head=self.objective.sentence != "none",
         )
 
     def ticket_rules(self) -> TicketRules:

@@ -36,7 +36,7 @@ def draw(run: Run, ranks: Ranks) -> dict[str, Any]:
     Raises RuntimeError when cutting does not give the same numbers as masking: then no ticket is written.
     """
     recipe = run.recipe
-    reader = ShardReader(run.corpus.shards, "val", "size")
+    reader = ShardReader(run.shards, "val", "size")
     shape = recipe.dense_shape(reader.vocab_size, reader.special_tokens["pad"])
     rules, settle = recipe.ticket_rules(), settle_rules(recipe)
     manifest = read_manifest(run.folder.search)
@@ -51,7 +51,8 @@ def draw(run: Run, ranks: Ranks) -> dict[str, Any]:
 
     loader = PretrainLoader(reader, recipe.objective, recipe.seed, PROOF_ROWS, PROOF_ROWS)
     batch = loader.micro_batch(0, 0)
-    inputs = {name: tensor for name, tensor in batch.items() if name not in ("masked_positions", "labels")}
+    targets = {"masked_positions", "labels", "sentence_labels"}
+    inputs = {name: tensor for name, tensor in batch.items() if name not in targets}
     difference = check_surgery(load_file(run.folder.search / INIT), shape, ticket, inputs)
     ticket.write(run.folder.ticket)
     slim = ticket.slim_shape()

@@ -8,9 +8,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from pipeline import dsconfig, optim, plots
-from pipeline.artifacts import sha256_file
+from pipeline.artifacts import UserError, sha256_file
 from pipeline.checkpoint import Checkpoints
-from pipeline.data import PretrainLoader, ShardReader
+from pipeline.config import Recipe
+from pipeline.data import Loader, PretrainLoader, ShardReader, TwoLengths
 from pipeline.dist import Ranks
 from pipeline.engine import Engine
 from pipeline.evaluate import MlmValidation
@@ -51,21 +52,33 @@ def build_engine(
     return Engine(model, config, groups, ranks), model
 
 
-def build_data(run: Run, ranks: Ranks) -> tuple[ShardReader, PretrainLoader, MlmValidation]:
-    """The training reader and loader of this rank, and validation on the held-out split."""
+def build_data(run: Run, ranks: Ranks) -> tuple[ShardReader, Loader, MlmValidation]:
+    """The training reader and loader of this rank, and validation on the held-out split.
+
+    Validation rows are the short ones where the recipe has two lengths. Raises UserError where these ranks cannot
+    share the long rows.
+    """
     recipe, verify = run.recipe, run.recipe.corpus.verify if ranks.is_main else "size"
-    train_rows = ShardReader(run.corpus.shards, "train", verify)
-    val_rows = ShardReader(run.corpus.shards, "val", verify)
-    micro_rows, _ = dsconfig.accumulation_steps(recipe.batch.global_rows, recipe.batch.micro_rows, ranks.world_size)
-    loader = PretrainLoader(
-        train_rows,
-        recipe.objective,
-        recipe.seed,
-        recipe.batch.global_rows,
-        micro_rows,
-        ranks.rank,
-        ranks.world_size,
-    )
+    global_rows = recipe.batch.global_rows
+    micro_rows, _ = dsconfig.accumulation_steps(global_rows, recipe.batch.micro_rows, ranks.world_size)
+
+    def loader_of(reader: ShardReader, ratio: int) -> PretrainLoader:
+        rows = global_rows // ratio, micro_rows // ratio
+        return PretrainLoader(reader, recipe.objective, recipe.seed, *rows, ranks.rank, ranks.world_size)
+
+    train_rows = ShardReader(run.shards, "train", verify)
+    val_rows = ShardReader(run.shards, "val", verify)
+    loader: Loader = loader_of(train_rows, 1)
+    if run.long_shards is not None:
+        long_rows = ShardReader(run.long_shards, "train", verify)
+        ratio = long_rows.row_length // train_rows.row_length
+        if micro_rows % ratio:
+            raise UserError(
+                f"{micro_rows} rows of {train_rows.row_length} tokens a rank and micro-batch cannot become rows of "
+                f"{long_rows.row_length}: start fewer than {ranks.world_size} ranks, or make batch.global_rows "
+                f"({global_rows}) a multiple of ranks x {ratio}"
+            )
+        loader = TwoLengths(loader, loader_of(long_rows, ratio), _switch_step(recipe))
     return (
         train_rows,
         loader,
@@ -76,7 +89,12 @@ def build_data(run: Run, ranks: Ranks) -> tuple[ShardReader, PretrainLoader, Mlm
 def build_plan(run: Run, shape: EncoderShape, stop_step: int, first_step: int = 0) -> Plan:
     """What the recipe says about steps, for a model of this shape."""
     recipe = run.recipe
-    row_tokens = recipe.batch.global_rows * recipe.corpus.row_length
+    step_tokens = recipe.batch.global_rows * recipe.corpus.row_length
+    short, *long = (
+        step_tokens * shape.train_flops_per_token(length, recipe.objective.mask_rate)
+        for length in recipe.corpus.row_lengths
+    )
+    switch = _switch_step(recipe) if long else recipe.pretrain.steps
     return Plan(
         total_steps=recipe.pretrain.steps,
         stop_step=stop_step,
@@ -87,8 +105,13 @@ def build_plan(run: Run, shape: EncoderShape, stop_step: int, first_step: int = 
         checkpoint_every=recipe.checkpoint.every_steps,
         validate_every=recipe.evaluation.every_steps,
         log_every=recipe.tracking.log_every_steps,
-        flops_per_step=row_tokens * shape.train_flops_per_token(recipe.corpus.row_length, recipe.objective.mask_rate),
+        flops=lambda steps: min(steps, switch) * short + max(0, steps - switch) * sum(long),
     )
+
+
+def _switch_step(recipe: Recipe) -> int:
+    """The first step on long rows."""
+    return recipe.pretrain.steps - round(recipe.corpus.long_fraction * recipe.pretrain.steps)
 
 
 def tracker_for(run: Run, stage: str, folder: Path, ranks: Ranks) -> Tracker:

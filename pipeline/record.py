@@ -192,8 +192,9 @@ def read_run(root: Path) -> RunRecord:
     vocab_size = None
     if recipe:
         corpus = CorpusFolder(root.parent.parent / "corpora" / recipe.corpus.name)
-        folders |= {"ingest": corpus.clean, "tokenizer": corpus.tokenizer, "shard": corpus.shards}
-        index = _json(corpus.index, problems)
+        shards = corpus.shards(recipe.corpus.packing, recipe.corpus.row_length)
+        folders |= {"ingest": corpus.clean, "tokenizer": corpus.tokenizer, "shard": shards}
+        index = _json(shards / "index.json", problems)
         vocab_size = index.get("vocab_size") if isinstance(index, dict) else None
     if recipe is None or recipe.search.enabled:
         folders |= {"search": folder.search, "draw": folder.draw}

@@ -18,6 +18,17 @@ class Run:
     folder: RunFolder
     corpus: CorpusFolder
 
+    @property
+    def shards(self) -> Path:
+        """The rows that the run trains and validates on."""
+        return self.corpus.shards(self.recipe.corpus.packing, self.recipe.corpus.row_length)
+
+    @property
+    def long_shards(self) -> Path | None:
+        """The longer rows of its last steps, where the recipe has them."""
+        length = self.recipe.corpus.long_row_length
+        return None if length is None else self.corpus.shards(self.recipe.corpus.packing, length)
+
     @classmethod
     def open(cls, root: Path, name: str) -> "Run":
         """A run that was set up before. Raises UserError when there is none of that name."""

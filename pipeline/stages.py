@@ -23,7 +23,7 @@ from pipeline.artifacts import (
     sha256_file,
     write_manifest,
 )
-from pipeline.config import Recipe
+from pipeline.config import Recipe, Source
 from pipeline.dsconfig import accumulation_steps
 from pipeline.run import Run
 
@@ -69,9 +69,14 @@ def _pretrain_settings(run: Run) -> dict[str, Any]:
 
 
 def _shards(run: Run) -> dict[str, Any]:
-    if not (run.corpus.shards / MANIFEST_NAME).exists():
-        raise UserError(f"stage 'shard' has not finished in {run.corpus.root} (no {run.corpus.shards / MANIFEST_NAME})")
-    return {"shards": sha256_file(run.corpus.index)}
+    found = {}
+    for key, folder in (("shards", run.shards), ("long_shards", run.long_shards)):
+        if folder is None:
+            continue
+        if not (folder / MANIFEST_NAME).exists():
+            raise UserError(f"stage 'shard' has not finished in {run.corpus.root} (no {folder / MANIFEST_NAME})")
+        found[key] = sha256_file(folder / "index.json")
+    return found
 
 
 def _scores(run: Run) -> dict[str, Any]:
@@ -94,7 +99,6 @@ DRAW = Stage("draw", False, lambda run: run.folder.draw, _ticket_settings, _scor
 PRETRAIN = Stage("pretrain", True, lambda run: run.folder.pretrain, _pretrain_settings, _shards_and_ticket)
 EXPORT = Stage("export", False, lambda run: run.folder.export, lambda _: {}, _weights)
 TRAINING_STAGES = (SEARCH, DRAW, PRETRAIN, EXPORT)
-CORPUS_STAGES = ("ingest", "tokenizer", "shard")
 
 
 def stages_of(recipe: Recipe) -> tuple[Stage, ...]:
@@ -102,22 +106,45 @@ def stages_of(recipe: Recipe) -> tuple[Stage, ...]:
     return TRAINING_STAGES if recipe.search.enabled else (PRETRAIN, EXPORT)
 
 
-def corpus_commands(run: Run) -> dict[str, list[str]]:
-    """The data_prep command line of every corpus stage."""
+def corpus_commands(run: Run) -> list[list[str]]:
+    """The data_prep command lines that make the corpus, in order."""
     corpus = run.recipe.corpus
     sources = corpus.sources or [str(Path(__file__).parent.parent / SAMPLES)]
     here = ["--corpus", str(run.corpus.root)]
-    ingest = ["--out", str(run.corpus.root), "--val-fraction", str(corpus.val_fraction)]
+    ingest = ["ingest", "--out", str(run.corpus.root)]
+    for option in ("val_fraction", "min_characters", "filters", "dedup", "on_bad_input"):
+        ingest += [f"--{option.replace('_', '-')}", str(getattr(corpus, option))]
+    ingest += ["--language", corpus.language] if corpus.language else []
+    weights = []
     for source in sources:
-        ingest += ["--source", source]
-    tokenizer = (
-        [*here, "--load", corpus.tokenizer] if corpus.tokenizer else [*here, "--vocab-size", str(corpus.vocab_size)]
-    )
-    return {
-        "ingest": ingest,
-        "tokenizer": tokenizer,
-        "shard": [*here, "--row-length", str(corpus.row_length)],
-    }
+        ingest += ["--source", source if isinstance(source, str) else source.spec()]
+        if isinstance(source, Source) and source.weight != 1:
+            weights += ["--weight", f"{source.name}={source.weight}"]
+    if corpus.tokenizer:
+        tokenizer = ["tokenizer", *here, "--load", corpus.tokenizer]
+    else:
+        tokenizer = ["tokenizer", *here, "--vocab-size", str(corpus.vocab_size), "--kind", corpus.tokenizer_kind]
+        tokenizer += ["--cased"] if corpus.cased else []
+    shard = ["shard", *here, "--packing", corpus.packing, *weights]
+    return [ingest, tokenizer, *([*shard, "--row-length", str(length)] for length in corpus.row_lengths)]
+
+
+def make_corpus(
+    run: Run, force: bool, only: str | None = None, part: str | None = None, workers: int | None = None
+) -> int:
+    """Make the run's corpus, or one stage of it, in processes of data_prep; the exit code of the first that fails."""
+    for arguments in corpus_commands(run):
+        stage = arguments[0]
+        if only not in (None, stage):
+            continue
+        options = ["--force"] if force else []
+        if stage != "tokenizer":
+            options += ["--part", part] if part else []
+            options += ["--workers", str(workers)] if workers else []
+        code = subprocess.run([sys.executable, "-m", "data_prep", *arguments, *options], check=False).returncode
+        if code:
+            return code
+    return 0
 
 
 def run_all(run: Run, root: Path, launcher: launch.Launcher, num_ranks: int, force: bool) -> int:
@@ -127,11 +154,9 @@ def run_all(run: Run, root: Path, launcher: launch.Launcher, num_ranks: int, for
     if not force:
         for stage in stages_of(run.recipe):
             check_settings(stage.folder(run), stage.name, stage.settings(run))
-    for name, arguments in corpus_commands(run).items():
-        command = [sys.executable, "-m", "data_prep", name, *arguments, *(["--force"] if force else [])]
-        code = subprocess.run(command, check=False).returncode
-        if code:
-            return code
+    code = make_corpus(run, force)
+    if code:
+        return code
     run.save()
     for stage in stages_of(run.recipe):
         with exclusive(run.folder.root):
@@ -152,8 +177,9 @@ def run_all(run: Run, root: Path, launcher: launch.Launcher, num_ranks: int, for
 
 def statuses(run: Run) -> list[tuple[str, str, str]]:
     """(stage, state, seconds) of every stage of a run, in order."""
-    folders = {name: getattr(run.corpus, {"ingest": "clean", "tokenizer": "tokenizer", "shard": "shards"}[name])
-               for name in CORPUS_STAGES}  # fmt: skip
+    folders = {"ingest": run.corpus.clean, "tokenizer": run.corpus.tokenizer, "shard": run.shards}
+    if run.long_shards is not None:
+        folders["shard long"] = run.long_shards
     folders |= {stage.name: stage.folder(run) for stage in stages_of(run.recipe)}
     for path in sorted(run.folder.root.glob("finetune/*/seed-*")):
         folders[f"finetune {path.parent.name} {path.name}"] = path
@@ -162,6 +188,8 @@ def statuses(run: Run) -> list[tuple[str, str, str]]:
         manifest = read_manifest(folder)
         if manifest is not None:
             rows.append((name, "done", f"{manifest['seconds']:.1f}"))
+        elif folder.with_name(f".{folder.name}.partial").exists():
+            rows.append((name, "interrupted, goes on behind what is done", ""))
         elif folder.exists():
             newest = sorted(folder.glob("checkpoints/step-*"))
             rows.append((name, f"interrupted, resumes from {newest[-1].name}" if newest else "begun", ""))

@@ -9,11 +9,11 @@ from typing import Any, Protocol
 
 import torch
 
+from data_prep.rows.masking import hash_chain
 from pipeline.checkpoint import Checkpoints
 from pipeline.config import Optimizer, Schedule
 from pipeline.data import Loader, prefetched
 from pipeline.engine import Engine
-from pipeline.masking import hash_chain
 from pipeline.metrics import Metrics, Stopwatch
 from pipeline.optim import peak_rate, rate_factor
 
@@ -43,7 +43,7 @@ class Plan:
     """How long to train and what to do on the way. Steps are optimiser steps, counted over the whole schedule.
 
     The run ends at `stop_step`, which may lie before the end of the schedule (`total_steps`): a search is the
-    beginning of a longer run.
+    beginning of a longer run. `flops`: those of the first so many steps, where they are known.
     """
 
     total_steps: int
@@ -55,7 +55,7 @@ class Plan:
     validate_every: int
     log_every: int
     first_step: int = 0
-    flops_per_step: float = 0.0
+    flops: Callable[[int], float] | None = None
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,7 @@ def train(
                 grad_norm=engine.grad_norm(), skipped_steps=skipped, tokens_per_second=rate,
                 step_seconds=lap / steps_done,
                 data_wait_seconds=data_wait / steps_done,
-                **({"flops_per_second": plan.flops_per_step * steps_done / lap} if plan.flops_per_step else {}),
+                **({"flops_per_second": (plan.flops(step) - plan.flops(log_step)) / lap} if plan.flops else {}),
             )  # fmt: skip
             metrics.advance(loss=f"{mean_loss:.3f}", **{"tokens/s": f"{rate:,.0f}"})
             log_step, data_wait, skipped = step, 0.0, 0

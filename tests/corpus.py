@@ -24,10 +24,10 @@ def tiny_corpus(root: Path, documents: int = 40, vocab_size: int = 256, row_leng
         paragraphs = "\n\n".join(sentences(6, seed=number * 10 + i) for i in range(3))
         (raw / f"story{number:03d}.txt").write_text(paragraphs + "\n", encoding="utf-8")
     commands = (
-        ["ingest", "--source", str(raw), "--out", str(out), "--val-fraction", "0.2"],
+        ["ingest", "--source", str(raw), "--out", str(out), "--val-fraction", "0.2", "--filters", "none"],
         ["tokenizer", "--corpus", str(out), "--vocab-size", str(vocab_size)],
         ["shard", "--corpus", str(out), "--row-length", str(row_length)],
     )
     for command in commands:
-        assert data_prep(command) == 0
+        assert data_prep([*command, *(["--workers", "1"] if command[0] != "tokenizer" else [])]) == 0
     return out

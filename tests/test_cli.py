@@ -20,6 +20,7 @@ seed = 1
 name = "tiny"
 vocab_size = 256
 row_length = 32
+filters = "none"
 val_fraction = 0.2
 [model]
 layers = 2
@@ -162,9 +163,10 @@ def test_status_names_every_stage(home: Path, capsys: pytest.CaptureFixture[str]
 
 @pytest.mark.dist
 def test_a_flipped_bit_in_a_shard_is_named_with_both_hashes(home: Path) -> None:
-    shard = home / "corpora" / "tiny" / "shards" / "train" / "data-00000-of-00001.arrow"
+    shards = home / "corpora" / "tiny" / "shards" / "documents-32"
+    shard = shards / "train" / "train-00000.arrow"
     whole = shard.read_bytes()
-    listed = json.loads((home / "corpora" / "tiny" / "shards" / "index.json").read_text())
+    listed = json.loads((shards / "index.json").read_text())
     try:
         shard.write_bytes(whole[:5000] + bytes([whole[5000] ^ 1]) + whole[5001:])
         lines = errors(pipeline(home, "pretrain", "--run", "whole", "--force"))

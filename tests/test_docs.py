@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
+from data_prep.__main__ import build_parser as build_data_parser
 from pipeline import dsconfig
 from pipeline.__main__ import build_parser
-from pipeline.config import Recipe
+from pipeline.config import Recipe, Source, parse_recipe
 from tests.test_imports import LAYERS
 
 REPOSITORY = Path(__file__).parent.parent
@@ -57,13 +58,13 @@ def heading_anchors(page: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-def commands() -> dict[str, argparse.ArgumentParser]:
-    return next(a.choices for a in build_parser()._actions if isinstance(a, argparse._SubParsersAction))
+def commands(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
+    return next(a.choices for a in parser._actions if isinstance(a, argparse._SubParsersAction))
 
 
 def test_every_page_is_there() -> None:
     names = {str(page.relative_to(REPOSITORY)) for page in DOCS}
-    wanted = {"README", "concepts", "architecture", "recipes", "howto", "decisions"}
+    wanted = {"README", "concepts", "architecture", "data", "recipes", "howto", "decisions"}
     assert {f"docs/{name}.md" for name in wanted} | {"CONTRIBUTING.md", "ds_configs/README.md"} <= names
 
 
@@ -80,12 +81,26 @@ def test_make_targets_and_variables_exist(page: Path) -> None:
 @every_page
 def test_commands_and_their_flags_exist(page: Path) -> None:
     for line in code(page):
-        match = re.search(r"-m pipeline ([a-z]+)(.*)", line)
+        match = re.search(r"-m (pipeline|data_prep) ([a-z]+)(.*)", line)
         if match is None:
             continue
-        assert match[1] in commands(), line
-        known = set(commands()[match[1]]._option_string_actions)
-        assert set(re.findall(r"(?<!\S)(--[a-z-]+)", match[2])) <= known, line
+        known = commands(build_parser() if match[1] == "pipeline" else build_data_parser())
+        assert match[2] in known, line
+        options = set(known[match[2]]._option_string_actions)
+        assert set(re.findall(r"(?<!\S)(--[a-z-]+)", match[3])) <= options, line
+
+
+@every_page
+def test_recipes_are_recipes(page: Path) -> None:
+    for block in re.findall(r"^```toml\n(.*?)^```", page.read_text(encoding="utf-8"), re.M | re.S):
+        parse_recipe(tomllib.loads(block), origin=str(page))
+
+
+def test_every_key_of_a_source_is_documented() -> None:
+    text = (REPOSITORY / "docs" / "recipes.md").read_text(encoding="utf-8")
+    table = text[text.index("| key of a source |") :]
+    named = set(re.findall(r"`(\w+)`", "".join(re.findall(r"^\| ([^|]+) \|", table[: table.index("\n\n")], re.M))))
+    assert named == set(Source.model_fields)
 
 
 def test_every_recipe_key_is_documented_with_its_default() -> None:

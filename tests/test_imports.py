@@ -12,7 +12,7 @@ LAYERS = [
     {"search", "draw", "finetune", "export", "report", "pretrain"},
     {"train", "evaluate"},
     {"checkpoint", "engine"},
-    {"metrics", "data", "masking", "optim", "dist", "tracking", "record", "report_tables",
+    {"metrics", "data", "optim", "dist", "tracking", "record", "report_tables",
      "plots.style", "plots.ticket", "plots.training", "tickets.gates", "tickets.score", "tickets.surgery",
      "model.hf", "model.modeling_slim_bert", "tasks.glue", "tasks.classification", "tasks.classifier"},
     {"run", "dsconfig", "config", "artifacts", "model.shape", "tickets.ticket", "tickets.select", "tickets.settle",
@@ -25,7 +25,10 @@ DATA_PREP_EDGES = {
     ("dsconfig", "data_prep.manifest"),
     ("artifacts", "data_prep.manifest"),
     ("artifacts", "data_prep.corpus"),
-    ("data", "data_prep.shards"),
+    ("data", "data_prep.rows.shards"),
+    ("data", "data_prep.rows.masking"),
+    ("data", "data_prep.rows.sentence_pairs"),
+    ("train", "data_prep.rows.masking"),
 }
 
 

@@ -40,9 +40,10 @@ def write_raw(folder: Path) -> Path:
 
 def build_corpus(raw: Path, corpus: Path, row_length: int = 32, vocab_size: int = 160) -> Path:
     """All three stages through the command line."""
-    assert main(["ingest", "--source", str(raw), "--out", str(corpus), "--val-fraction", "0.1"]) == 0
+    ingest = ["ingest", "--source", str(raw), "--out", str(corpus), "--val-fraction", "0.1", "--filters", "none"]
+    assert main([*ingest, "--workers", "1"]) == 0
     assert main(["tokenizer", "--corpus", str(corpus), "--vocab-size", str(vocab_size)]) == 0
-    assert main(["shard", "--corpus", str(corpus), "--row-length", str(row_length)]) == 0
+    assert main(["shard", "--corpus", str(corpus), "--row-length", str(row_length), "--workers", "1"]) == 0
     return corpus
 
 

@@ -4,6 +4,7 @@ import fcntl
 import gzip
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -12,9 +13,10 @@ import numpy as np
 import pytest
 
 from data_prep.__main__ import main
-from data_prep.arrow_files import write_file
 from data_prep.manifest import read_manifest, sha256_file
-from data_prep.pack import PackedRows
+from data_prep.rows.arrow_files import write_file
+from data_prep.rows.pack import PackedRows
+from data_prep.rows.shards import ShardReader
 from data_prep.tokenizer import load_tokenizer
 from tests.data_prep.conftest import article, story
 
@@ -37,10 +39,13 @@ def copy(corpus: Path, tmp_path: Path) -> Path:
 
 
 def test_verify_passes_and_done_stages_are_skipped(corpus: Path, raw: Path, capsys: Output) -> None:
-    before = {path: path.stat().st_mtime_ns for path in corpus.rglob("*")}
+    def times() -> dict[Path, int]:
+        return {path: path.stat().st_mtime_ns for path in corpus.rglob("*") if path.name != "raw_files.json"}
+
+    before = times()
     capsys.readouterr()
     for argv in (
-        ["ingest", "--source", raw, "--out", corpus, "--val-fraction", "0.1"],
+        ["ingest", "--source", raw, "--out", corpus, "--val-fraction", "0.1", "--filters", "none"],
         ["tokenizer", "--corpus", corpus, "--vocab-size", "160"],
         ["shard", "--corpus", corpus, "--row-length", "32"],
     ):
@@ -50,8 +55,8 @@ def test_verify_passes_and_done_stages_are_skipped(corpus: Path, raw: Path, caps
         assert printed.endswith(" is done and unchanged, skipped\n")
         assert printed.count("\n") == 1
     assert main(["verify", "--corpus", str(corpus)]) == 0
-    assert {path: path.stat().st_mtime_ns for path in corpus.rglob("*")} == before
-    assert sorted(path.name for path in corpus.iterdir()) == ["clean", "shards", "tokenizer"]
+    assert times() == before
+    assert sorted(path.name for path in corpus.iterdir()) == ["clean", "raw_files.json", "shards", "tokenizer"]
 
 
 def test_summary_counts_rules_splits_and_unrecognised_files(tmp_path: Path, capsys: Output) -> None:
@@ -59,36 +64,39 @@ def test_summary_counts_rules_splits_and_unrecognised_files(tmp_path: Path, caps
     source.mkdir()
     (source / "a.txt").write_text(story(1, 400))
     (source / "b.txt").write_text("too short")
-    (source / "wiki_00").write_text(article(1, 5) + article(2, 6))
+    (source / "c.txt").write_text("x" * 5000)
+    (source / "wiki_00").write_text(article(1, 5) + article(2, 6) + article(2, 6))
     (source / "notes.md").write_text("x")
-    assert main(["ingest", "--source", str(source), "--out", str(tmp_path / "c"), "--val-fraction", "0.2"]) == 0
+    words = ["--val-fraction", "0.2", "--workers", "1"]
+    assert main(["ingest", "--source", str(source), "--out", str(tmp_path / "c"), *words, "--filters", "none"]) == 0
     printed = capsys.readouterr().out
-    assert "ingest: 3 files, 1 left out as not recognised: notes.md" in printed
-    assert "4  documents read" in printed
-    assert "1  documents under 100 characters dropped" in printed
+    assert "ingest: 4 files, 1 left out as not recognised: notes.md" in printed
+    assert re.search(r"^ +1 +9 +dropped: documents shorter than the least length$", printed, re.M)
+    assert re.search(r"^ +1 +[\d,]+ +dropped: copies of another document$", printed, re.M)
     manifest = read_manifest(tmp_path / "c" / "clean")
     assert manifest is not None
     results = manifest["results"]
-    assert results["rules"]["documents_kept"] == 3
     assert results["unrecognised_files"] == ["notes.md"]
-    assert {file["name"]: file["kind"] for file in results["raw_files"]} == {
-        "a.txt": "book",
-        "b.txt": "book",
-        "wiki_00": "wikipedia",
-    }
+    assert results["sources"] == ["raw"]
     assert results["splits"]["val"]["documents"] >= 1
+    kept = sum(split["documents"] for split in results["splits"].values())
+    assert results["tally"]["kept"]["raw"]["documents"] == kept
+    assert main(["ingest", "--source", str(source), "--out", str(tmp_path / "d"), *words]) == 0
+    assert "dropped: one character over and over" in capsys.readouterr().out
 
 
 def test_changed_settings_stop_with_the_keys_until_forced(copy: Path, raw: Path, capsys: Output) -> None:
-    line = failure(capsys, "ingest", "--source", raw, "--out", copy, "--val-fraction", "0.2")
+    line = failure(capsys, "ingest", "--source", raw, "--out", copy, "--val-fraction", "0.2", "--filters", "none")
     assert "settings.val_fraction: 0.1 -> 0.2" in line
     assert "--force" in line
     assert "vocab_size: 160 -> 150" in failure(capsys, "tokenizer", "--corpus", copy, "--vocab-size", 150)
-    assert "row_length: 32 -> 16" in failure(capsys, "shard", "--corpus", copy, "--row-length", 16)
-    assert main(["ingest", "--source", str(raw), "--out", str(copy), "--val-fraction", "0.2", "--force"]) == 0
+    line = failure(capsys, "shard", "--corpus", copy, "--row-length", 32, "--weight", f"{raw.name}=2")
+    assert f"weights.{raw.name}: None -> 2.0" in line
+    words = ["--val-fraction", "0.2", "--filters", "none", "--workers", "1", "--force"]
+    assert main(["ingest", "--source", str(raw), "--out", str(copy), *words]) == 0
     assert "inputs.clean_sha256" in failure(capsys, "tokenizer", "--corpus", copy, "--vocab-size", 160)
     assert "was made from another documents" in failure(capsys, "verify", "--corpus", copy)
-    assert sorted(path.name for path in copy.iterdir()) == ["clean", "shards", "tokenizer"]
+    assert sorted(path.name for path in copy.iterdir()) == ["clean", "raw_files.json", "shards", "tokenizer"]
 
 
 def test_changed_text_is_noticed(tmp_path: Path, capsys: Output) -> None:
@@ -104,11 +112,11 @@ def test_changed_text_is_noticed(tmp_path: Path, capsys: Output) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("bad.txt", b"caf\xe9\n", "bad.txt is not UTF-8: byte 0xe9 at offset 3"),
-        ("bad.txt", b"a\0b\n", "bad.txt is not a text file: NUL byte at offset 1"),
-        ("bad.txt", "utf-16".encode("utf-16"), "NUL byte at offset 3; move it out of the source, or convert"),
-        ("bad.txt.gz", gzip.compress(os.urandom(999).hex().encode())[:-20], "bad.txt.gz: this gzip file ends in"),
-        ("wiki_00", b'<doc id="1" url="u" title="t">\nbody\n', "wiki_00 ends inside document 1"),
+        ("bad.txt", b"caf\xe9\n", "bad.txt is not UTF-8: byte 0xe9 at byte 3"),
+        ("bad.txt", b"a\0b\n", "bad.txt is not a text file: NUL byte at byte 1"),
+        ("bad.txt", "utf-16".encode("utf-16"), "bad.txt is UTF-16, wanted UTF-8; convert it"),
+        ("bad.txt.gz", gzip.compress(os.urandom(999).hex().encode())[:-20], "bad.txt.gz ends in the middle of the gz"),
+        ("wiki_00", b'<doc id="1" url="u" title="t">\nbody\n', "the file ends inside document 1"),
     ],
 )  # fmt: skip
 def test_bad_file_stops_a_folder(tmp_path: Path, capsys: Output, name: str, content: bytes, message: str) -> None:
@@ -119,7 +127,7 @@ def test_bad_file_stops_a_folder(tmp_path: Path, capsys: Output, name: str, cont
     line = failure(capsys, "ingest", "--source", source, "--out", tmp_path / "c", "--val-fraction", "0.2")
     assert message in line
     assert str(source) in line
-    assert not list((tmp_path / "c").rglob("*"))
+    assert not (tmp_path / "c" / "clean").exists()
 
 
 def test_bad_sources_and_fractions(tmp_path: Path, capsys: Output) -> None:
@@ -132,7 +140,7 @@ def test_bad_sources_and_fractions(tmp_path: Path, capsys: Output) -> None:
     (tmp_path / "x.tsv").write_text("a\tb\n")
     assert "is of no known format" in ingest(tmp_path / "x.tsv")
     (tmp_path / "short.txt").write_text("short\n")
-    assert "no document is left of 1 files: 1 read, 0 empty, 1 shorter" in ingest(tmp_path / "short.txt")
+    assert "Left out were: 1 documents shorter than the least length" in ingest(tmp_path / "short.txt")
     (tmp_path / "one.txt").write_text(story(1, 3))
     assert "val would be empty: 1 documents or sections, --val-fraction 1e-06; raise it" in ingest(
         tmp_path / "one.txt", 1e-6
@@ -167,36 +175,38 @@ def test_bad_settings(copy: Path, tmp_path: Path, capsys: Output) -> None:
 
 def test_corrupt_intermediate_files_are_named(copy: Path, capsys: Output) -> None:
     for path in (copy / "tokenizer" / "tokenizer.json", next((copy / "clean").glob("train-*"))):
-        recorded = sha256_file(path)
-        content = bytearray(path.read_bytes())
+        recorded, whole = sha256_file(path), path.read_bytes()
+        content = bytearray(whole)
         content[100] ^= 4
         path.write_bytes(content)
-        for argv in (["shard", "--row-length", 32], ["verify"]):
+        for argv in (["shard", "--row-length", 48], ["verify"]):
             line = failure(capsys, *argv, "--corpus", copy)
             assert f"{path} is corrupt: sha256 recorded {recorded}, found {sha256_file(path)}" in line
+        path.write_bytes(whole)
 
 
 def test_interrupted_stage_leaves_the_old_result_or_none(
     copy: Path, capsys: Output, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kept = {path: sha256_file(path) for path in copy.rglob("*") if path.is_file()}
-    (copy / ".shards.partial").mkdir()
-    (copy / ".shards.partial" / "half").write_text("left by a killed run")
 
     def interrupt(path: Path, rows: PackedRows) -> None:
         write_file(path, rows)
         raise KeyboardInterrupt
 
+    words = ["shard", "--corpus", str(copy), "--row-length", "32", "--force", "--workers", "1"]
     with monkeypatch.context() as patch:
         patch.setattr("data_prep.write_shards.write_file", interrupt)
-        assert main(["shard", "--corpus", str(copy), "--row-length", "16", "--force"]) == 130
-    assert {path: sha256_file(path) for path in copy.rglob("*") if path.is_file()} == kept
-    shutil.rmtree(copy / "shards")
-    (copy / "shards").mkdir()
-    (copy / "shards" / "mine.txt").write_text("not of this tool")
-    assert "holds no finished 'shard' stage" in failure(capsys, "shard", "--corpus", copy, "--row-length", 32)
-    assert main(["shard", "--corpus", str(copy), "--row-length", "32", "--force"]) == 0
+        assert main(words) == 130
+    assert "run the command again" in capsys.readouterr().err
+    assert {path: sha256_file(path) for path in kept} == kept
+    shutil.rmtree(copy / "shards" / "documents-32")
+    (copy / "shards" / "documents-32").mkdir()
+    (copy / "shards" / "documents-32" / "mine.txt").write_text("not of this tool")
+    assert "holds no finished 'shard' stage" in failure(capsys, *words[:5])
+    assert main(words) == 0
     assert main(["verify", "--corpus", str(copy)]) == 0
+    assert not list(copy.rglob("*.partial"))
 
 
 def test_two_processes_cannot_prepare_one_corpus(copy: Path, capsys: Output) -> None:
@@ -210,26 +220,26 @@ def test_two_processes_cannot_prepare_one_corpus(copy: Path, capsys: Output) -> 
 
 def spoil(change: Callable[[np.ndarray], None], copy: Path) -> None:
     """Write rows that break the contract, with hashes that fit."""
-    from data_prep.arrow_files import map_file
-
-    index = json.loads((copy / "shards" / "index.json").read_text())
+    shards = copy / "shards" / "documents-32"
+    index = json.loads((shards / "index.json").read_text())
     entry = index["splits"]["val"]["files"][0]
-    path = copy / "shards" / entry["name"]
-    old = map_file(path, index["row_length"])
-    ids = old.ids.copy()
+    path = shards / entry["name"]
+    reader = ShardReader(shards, "val")
+    ids, lengths = reader.rows(np.arange(reader.num_rows))
+    ids = ids.astype(np.uint16)
     change(ids)
-    rows = PackedRows(ids, old.lengths.copy(), old.offsets.copy())
-    path.unlink()
-    write_file(path, rows)
-    entry["sha256"] = sha256_file(path)
-    (copy / "shards" / "index.json").write_text(json.dumps(index))
+    pieces = np.count_nonzero(lengths, axis=1)
+    offsets = np.cumsum([0, *pieces]).astype(np.int32)
+    write_file(path, PackedRows(ids, lengths[lengths > 0], offsets, reader.longest_document, 0))
+    entry |= {"sha256": sha256_file(path), "bytes": path.stat().st_size}
+    (shards / "index.json").write_text(json.dumps(index))
 
 
 @pytest.mark.parametrize(
     ("at", "value", "message"),
     [
         ((3, 0), 7, r"does not begin with [CLS]"),
-        ((0, 1), 190, r"a token id is 190, the tokenizer has"),
+        ((0, 1), 190, r"a token id that the tokenizer does not have"),
         ((-1, -1), 9, r"something behind its last piece"),
     ],
 )

@@ -1,22 +1,17 @@
 """The bundled sample, and real Wikipedia articles and books where they are at hand."""
 
-import os
 from pathlib import Path
 
 import numpy as np
-import pytest
 
 import data_prep
 from data_prep.__main__ import main
 from data_prep.documents import read_documents
 from data_prep.manifest import read_manifest
-from data_prep.shards import ShardReader
+from data_prep.rows.shards import ShardReader
 from data_prep.tokenizer import load_tokenizer
+from tests.data_prep.real_data import DATA, needs_texts
 
-DATA = Path(os.environ.get("EARLYBIRD_DATA") or Path(__file__).parents[3] / "shared" / "data")
-needs_data = pytest.mark.skipif(
-    not (DATA / "books").is_dir(), reason=f"left out: no real texts at {DATA} (EARLYBIRD_DATA names another folder)"
-)
 SAMPLES = Path(data_prep.__file__).parent / "samples"
 
 
@@ -35,7 +30,7 @@ def test_sample_with_the_settings_of_its_readme(tmp_path: Path) -> None:
     assert main(["tokenizer", "--corpus", str(corpus), "--vocab-size", "2048"]) == 0
     assert main(["shard", "--corpus", str(corpus), "--row-length", "64"]) == 0
     assert main(["verify", "--corpus", str(corpus)]) == 0
-    train, val = (ShardReader(corpus / "shards", split) for split in ("train", "val"))
+    train, val = (ShardReader(corpus / "shards" / "documents-64", split) for split in ("train", "val"))
     assert train.vocab_size == 2048
     assert 7_500 < train.num_rows < 9_000
     assert 0.03 < val.num_rows / train.num_rows < 0.08
@@ -43,7 +38,7 @@ def test_sample_with_the_settings_of_its_readme(tmp_path: Path) -> None:
     assert 100 < np.mean([len(line) for line in paragraphs]) < 500
 
 
-@needs_data
+@needs_texts
 def test_books_lose_their_boilerplate_and_articles_are_all_there(tmp_path: Path) -> None:
     corpus = tmp_path / "real"
     books = sorted((DATA / "books").rglob("*.txt.gz"))[:6]
@@ -52,17 +47,19 @@ def test_books_lose_their_boilerplate_and_articles_are_all_there(tmp_path: Path)
     assert main(["ingest", *sources, "--out", str(corpus), "--val-fraction", "0.05"]) == 0
     manifest = read_manifest(corpus / "clean")
     assert manifest is not None
-    rules = manifest["results"]["rules"]
-    assert rules["boilerplate_stripped"] == 6
-    assert rules["documents_kept"] == rules["documents_read"] == 6 + 25
-    for document in [*read_documents(corpus / "clean", "train"), *read_documents(corpus / "clean", "val")]:
+    tally = manifest["results"]["tally"]
+    assert tally["edited"]["boilerplate_stripped"] == 6
+    assert not tally["dropped"]
+    documents = [*read_documents(corpus / "clean", "train"), *read_documents(corpus / "clean", "val")]
+    assert len({(document.source, document.id.partition("/0")[0]) for document in documents}) == 6 + 25
+    for document in documents:
         assert "START OF TH" not in document.text
         assert "Gutenberg-tm" not in document.text
         assert "Gutenberg\u2122" not in document.text
         assert "</doc>" not in document.text
 
 
-@needs_data
+@needs_texts
 def test_berts_vocabulary_keeps_its_ids() -> None:
     path = DATA / "vocab" / "bert-base-uncased-vocab.txt"
     tokenizer = load_tokenizer(path)

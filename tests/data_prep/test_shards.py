@@ -1,9 +1,8 @@
-"""Shards as written by the `shard` stage and read by ShardReader."""
+"""Shards as written by the `shard` stage."""
 
 import json
 import random
 import shutil
-import threading
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +12,9 @@ from tokenizers import Tokenizer
 from data_prep.__main__ import main
 from data_prep.corpus import Corpus
 from data_prep.documents import read_documents
-from data_prep.manifest import UserError, sha256_file
-from data_prep.shards import ShardReader
-from data_prep.write_shards import shard, verify
+from data_prep.manifest import read_manifest, sha256_file
+from data_prep.rows.shards import ShardReader, read_index
+from data_prep.verify import verify
 from tests.data_prep.conftest import build_corpus
 
 
@@ -39,9 +38,9 @@ def copy(corpus: Path, tmp_path: Path) -> Path:
 
 def test_rows_give_back_every_token_of_every_document(corpus: Path) -> None:
     tokenizer = Tokenizer.from_file(str(corpus / "tokenizer" / "tokenizer.json"))
-    index = json.loads((corpus / "shards" / "index.json").read_text())
+    index = json.loads((corpus / "shards" / "documents-32" / "index.json").read_text())
     for split in ("train", "val"):
-        reader = ShardReader(corpus / "shards", split)
+        reader = ShardReader(corpus / "shards" / "documents-32", split)
         ids, lengths = all_rows(reader)
         found: list[int] = []
         for row, pieces in zip(ids, lengths, strict=True):
@@ -64,10 +63,9 @@ def test_rows_give_back_every_token_of_every_document(corpus: Path) -> None:
 def test_datasets_opens_the_shards_and_agrees(copy: Path) -> None:
     import datasets
 
-    shard(Corpus(copy), 32, force=True, file_bytes=10_000)
     for split in ("train", "val"):
-        reader = ShardReader(copy / "shards", split)
-        dataset = datasets.load_from_disk(str(copy / "shards" / split))
+        reader = ShardReader(copy / "shards" / "documents-32", split)
+        dataset = datasets.load_from_disk(str(copy / "shards" / "documents-32" / split))
         assert dataset.features == datasets.Features(
             {
                 "input_ids": datasets.List(datasets.Value("uint16"), length=32),
@@ -79,44 +77,22 @@ def test_datasets_opens_the_shards_and_agrees(copy: Path) -> None:
         assert np.array_equal(np.array(dataset["input_ids"]), ids)
         assert list(dataset["lengths"]) == [[int(n) for n in row if n] for row in lengths]
         assert dataset[reader.num_rows - 1]["input_ids"] == ids[-1].tolist()
-    assert len(reader.index["splits"]["train"]["files"]) > 3
 
 
 def test_state_files_are_those_datasets_writes(corpus: Path, tmp_path: Path) -> None:
     """All keys and features, but for the fingerprint."""
     import datasets
 
-    ours = corpus / "shards" / "val"
+    ours = corpus / "shards" / "documents-32" / "val"
     datasets.load_from_disk(str(ours)).save_to_disk(tmp_path / "theirs")
     assert (
         json.loads((ours / "dataset_info.json").read_text())["features"]
         == json.loads((tmp_path / "theirs" / "dataset_info.json").read_text())["features"]
     )
     mine, theirs = (json.loads((folder / "state.json").read_text()) for folder in (ours, tmp_path / "theirs"))
-    del mine["_fingerprint"], theirs["_fingerprint"]
+    for state in (mine, theirs):
+        del state["_fingerprint"], state["_data_files"][0]["filename"]
     assert mine == theirs
-
-
-def test_file_size_bounds_files_and_changes_no_row(corpus: Path, copy: Path) -> None:
-    wanted = all_rows(ShardReader(corpus / "shards", "train"))
-    shard(Corpus(copy), 32, force=True, file_bytes=10_000)
-    reader = ShardReader(copy / "shards", "train", verify="size")
-    files = reader.index["splits"]["train"]["files"]
-    assert [file["rows"] for file in files[:-1]] == [156] * (len(files) - 1)
-    assert files[1]["name"] == f"train/data-00001-of-{len(files):05d}.arrow"
-    found = all_rows(reader)
-    assert np.array_equal(found[0], wanted[0])
-    assert np.array_equal(found[1], wanted[1])
-    picked = np.random.default_rng(0).integers(0, reader.num_rows, 500)
-    ids, lengths = reader.rows(picked)
-    assert ids.dtype == np.int64
-    assert lengths.dtype == np.int32
-    assert np.array_equal(ids, wanted[0][picked])
-    assert np.array_equal(lengths, wanted[1][picked])
-    assert reader.rows(np.array([], np.int64))[0].shape == (0, 32)
-    for bad in ([-1], [reader.num_rows]):
-        with pytest.raises(IndexError):
-            reader.rows(np.array(bad))
 
 
 def test_second_run_and_other_order_of_files_give_the_same_bytes(raw: Path, corpus: Path, tmp_path: Path) -> None:
@@ -127,27 +103,11 @@ def test_second_run_and_other_order_of_files_give_the_same_bytes(raw: Path, corp
         target = shuffled / f"{number}" / path.name
         target.parent.mkdir(parents=True)
         shutil.copy(path, target)
-    assert tree(build_corpus(raw, tmp_path / "again")) == tree(corpus)
-    assert tree(build_corpus(shuffled, tmp_path / "shuffled")) == tree(corpus)
-
-
-def test_threads_read_the_same_rows(corpus: Path) -> None:
-    reader = ShardReader(corpus / "shards", "train")
-    wanted = all_rows(reader)[0]
-    wrong: list[int] = []
-
-    def read(seed: int) -> None:
-        for _ in range(50):
-            picked = np.random.default_rng(seed).integers(0, reader.num_rows, 64)
-            if not np.array_equal(reader.rows(picked)[0], wanted[picked]):
-                wrong.append(seed)
-
-    threads = [threading.Thread(target=read, args=(seed,)) for seed in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert not wrong
+    again = build_corpus(raw, tmp_path / "again")
+    assert tree(again / "clean") == tree(corpus / "clean")
+    for other in (again, build_corpus(shuffled, tmp_path / "shuffled")):
+        for stage in ("tokenizer", "shards"):
+            assert tree(other / stage) == tree(corpus / stage)
 
 
 def test_large_vocabulary_takes_int32(copy: Path, tmp_path: Path) -> None:
@@ -155,61 +115,42 @@ def test_large_vocabulary_takes_int32(copy: Path, tmp_path: Path) -> None:
     entries = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *(f"w{n}" for n in range(65_530)), "the", "sea"]
     vocab.write_text("\n".join(entries), encoding="utf-8")
     assert main(["tokenizer", "--corpus", str(copy), "--load", str(vocab), "--force"]) == 0
-    assert main(["shard", "--corpus", str(copy), "--row-length", "16", "--force"]) == 0
-    reader = ShardReader(copy / "shards", "val")
+    assert main(["shard", "--corpus", str(copy), "--row-length", "16", "--workers", "1"]) == 0
+    shutil.rmtree(copy / "shards" / "documents-32")
+    reader = ShardReader(copy / "shards" / "documents-16", "val")
     assert reader.index["tokenizer_vocab_size"] == 65_537
     assert reader.vocab_size == 65_600
     assert all_rows(reader)[0].max() == 65_536
     verify(Corpus(copy))
 
 
-def test_flipped_bit_names_the_file_and_both_hashes(copy: Path) -> None:
-    path = next((copy / "shards" / "train").glob("*.arrow"))
-    recorded = sha256_file(path)
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.write_bytes(content)
-    with pytest.raises(UserError) as caught:
-        ShardReader(copy / "shards", "train")
-    for part in (str(path), recorded, sha256_file(path)):
-        assert part in str(caught.value)
-    ShardReader(copy / "shards", "train", verify="size")
+@pytest.mark.parametrize("packing", ["sentences", "pairs"])
+def test_other_packings_stand_beside_the_first(copy: Path, packing: str) -> None:
+    before = tree(copy / "shards" / "documents-32")
+    words = ["shard", "--corpus", str(copy), "--row-length", "64", "--packing", packing, "--workers", "1"]
+    assert main(words) == 0
+    assert tree(copy / "shards" / "documents-32") == before
+    reader = ShardReader(copy / "shards" / f"{packing}-64", "train")
+    assert reader.packing == packing
+    ids, lengths = all_rows(reader)
+    assert (ids[:, 0] == reader.special_tokens["cls"]).all()
+    assert set(np.count_nonzero(lengths, axis=1)) == {1 if packing == "sentences" else 2}
+    verify(Corpus(copy))
 
 
-def test_cut_missing_and_foreign_files_are_refused(copy: Path) -> None:
-    shards = copy / "shards"
-    path = next((shards / "train").glob("*.arrow"))
-    content = path.read_bytes()
-    path.write_bytes(content[:-100])
-    for mode in ("full", "size"):
-        with pytest.raises(UserError, match=path.name):
-            ShardReader(shards, "train", verify=mode)  # type: ignore[arg-type]
-    path.unlink()
-    for mode in ("full", "size"):
-        with pytest.raises(UserError, match=f"{path.name} is missing"):
-            ShardReader(shards, "train", verify=mode)  # type: ignore[arg-type]
-    path.write_bytes(b"\1" * len(content))
-    with pytest.raises(UserError, match="no readable Arrow stream"):
-        ShardReader(shards, "train", verify="size")
-    with pytest.raises(UserError, match="no split 'test', only train, val"):
-        ShardReader(shards, "test")
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"row_length": 16}, "holds other columns than rows of length 16"),
-        ({"format": 2}, "has format 2, this version reads 1"),
-    ],
-)
-def test_index_that_does_not_fit_is_refused(copy: Path, change: dict[str, int], message: str) -> None:
-    path = copy / "shards" / "index.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | change))
-    with pytest.raises(UserError, match=message):
-        ShardReader(copy / "shards", "train")
-    path.write_text("{")
-    with pytest.raises(UserError, match="not valid JSON"):
-        ShardReader(copy / "shards", "train")
-    path.unlink()
-    with pytest.raises(UserError, match=r"python -m data_prep shard"):
-        ShardReader(copy / "shards", "train")
+def test_weights_take_documents_so_many_times(raw: Path, tmp_path: Path) -> None:
+    """Books twice and a half, articles not at all, and validation as it is."""
+    corpus = tmp_path / "corpus"
+    sources = ["--source", f"{raw / 'books'}?name=novels", "--source", f"{raw / 'wiki'}?name=wiki"]
+    words = ["--val-fraction", "0.2", "--filters", "none", "--workers", "1"]
+    assert main(["ingest", *sources, "--out", str(corpus), *words]) == 0
+    assert main(["tokenizer", "--corpus", str(corpus), "--vocab-size", "160"]) == 0
+    weights = ["--weight", "novels=2.5", "--weight", "wiki=0"]
+    assert main(["shard", "--corpus", str(corpus), "--row-length", "32", *weights, "--workers", "1"]) == 0
+    novels = [d for d in read_documents(corpus / "clean", "train") if d.source == "novels"]
+    index = read_index(corpus / "shards" / "documents-32")
+    assert 2 * len(novels) < index["splits"]["train"]["documents"] < 3 * len(novels)
+    assert index["splits"]["val"]["documents"] == len(list(read_documents(corpus / "clean", "val")))
+    by_source = (read_manifest(corpus / "shards" / "documents-32") or {})["results"]["tokens_by_source"]
+    assert by_source["train"].keys() == {"novels"}
+    assert by_source["val"].keys() == {"novels", "wiki"}

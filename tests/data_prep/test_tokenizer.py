@@ -1,122 +1,181 @@
-import os
-import subprocess
-import sys
+import json
+import pickle
+import shutil
 from pathlib import Path
 
 import pytest
-from tokenizers import Tokenizer, models
+from hypothesis import given, settings
+from tokenizers import Tokenizer
 
-import data_prep
+from data_prep import tokenizer as stage
+from data_prep.__main__ import main
+from data_prep.corpus import Corpus
 from data_prep.documents import Document, read_documents
-from data_prep.manifest import UserError, read_manifest
-from data_prep.tokenizer import load_tokenizer, measure, special_ids, train_wordpiece
-from tests.data_prep.conftest import story
-
-TEXTS = [story(number, 20) + " Zo\u00eb, na\u00efve! \u4eba\u4eba don't" for number in range(8)]
-SPECIALS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-NOVEL = Path(data_prep.__file__).parent / "samples" / "persuasion.txt"
-TRAIN = """
-import pathlib, sys
-from data_prep.tokenizer import train_wordpiece
-texts = pathlib.Path(sys.argv[1]).read_text().split("\\n\\n")
-sys.stdout.write(train_wordpiece(lambda: texts[::int(sys.argv[2])], 500).to_str())
-"""
+from data_prep.manifest import UserError, read_manifest, sha256_file
+from data_prep.tokenization.train import train_byte_bpe, train_wordpiece
+from data_prep.tokenization.vocabulary import bert_tokenizer, word_piece
+from data_prep.tokenizer import finished_tokenizer, make_tokenizer, measure, open_tokenizer
+from tests.data_prep.vocabularies import BERT_SPECIALS, HARD_TEXTS, texts, write_vocab_json, write_vocab_txt
 
 
-def test_training_gives_the_same_bytes_in_every_process_and_order() -> None:
-    """The trainer of `tokenizers` alone gives another vocabulary every time: its hash tables are seeded anew."""
-    made = {
-        subprocess.run(
-            [sys.executable, "-c", TRAIN, NOVEL, order],
-            capture_output=True,
-            check=True,
-            cwd=Path(data_prep.__file__).parents[1],
-            env={**os.environ, "RAYON_NUM_THREADS": threads},
-        ).stdout
-        for order, threads in (("1", "1"), ("-1", "2"), ("1", "2"), ("-1", "1"))
-    }
-    assert len(made) == 1
-    assert Tokenizer.from_str(made.pop().decode()).get_vocab_size() == 500
+@pytest.fixture(scope="module")
+def finished(raw: Path, tmp_path_factory: pytest.TempPathFactory) -> Corpus:
+    """A corpus with clean text and a vocabulary of 160, that tests do not change."""
+    corpus = Corpus(tmp_path_factory.mktemp("corpora") / "tokenized")
+    options = ["--val-fraction", "0.1", "--filters", "none", "--workers", "1"]
+    assert main(["ingest", "--source", str(raw), "--out", str(corpus.root), *options]) == 0
+    make_tokenizer(corpus, 160)
+    return corpus
 
 
-def test_trained_tokenizer_is_berts_kind() -> None:
-    tokenizer = train_wordpiece(lambda: TEXTS, 120)
-    assert 90 < tokenizer.get_vocab_size() <= 120
-    assert [tokenizer.id_to_token(number) for number in range(5)] == SPECIALS
-    encoded = tokenizer.encode("The NA\u00cfVE whale, don't \u4ebaq", add_special_tokens=True)
-    assert encoded.tokens[:2] == ["[CLS]", "the"]
-    assert encoded.tokens[-3:] == ["\u4eba", "[UNK]", "[SEP]"]
-    assert [part for part in encoded.tokens if not part.startswith("##")].count(",") == 1
-    assert tokenizer.decode(tokenizer.encode("captain upon deck").ids) == "captain upon deck"
-    pair = tokenizer.encode("sea", "ship")
-    assert pair.type_ids == sorted(pair.type_ids)
-    assert pair.tokens.count("[SEP]") == 2
-    assert tokenizer.encode("a [MASK] b").ids.count(4) == 1
+@pytest.fixture
+def clean(finished: Corpus, tmp_path: Path) -> Corpus:
+    """A corpus of its own that ends with clean text."""
+    shutil.copytree(finished.clean, tmp_path / "corpus" / "clean")
+    return Corpus(tmp_path / "corpus")
 
 
-def test_vocabulary_too_small_for_the_alphabet_is_refused() -> None:
-    with pytest.raises(UserError, match=r"--vocab-size 20 is too small: 5 special tokens and .* take \d+ entries"):
-        train_wordpiece(lambda: TEXTS, 20)
+def made(corpus: Corpus) -> tuple[Tokenizer, dict]:
+    """What the stage left behind, as it is on disk."""
+    manifest = read_manifest(corpus.tokenizer)
+    assert manifest is not None
+    return Tokenizer.from_file(str(corpus.tokenizer_file)), manifest
 
 
 def test_measures_worked_out_by_hand() -> None:
-    tokenizer = load_tokenizer_of([*SPECIALS, "sea", "##s", "!"])
-    documents = [Document("book", "1", "seas sea!"), Document("book", "2", "other")]
-    assert measure(tokenizer, documents) == {"tokens_per_word": 5 / 3, "unknown_rate": 1 / 5}
+    vocab = {entry: number for number, entry in enumerate([*BERT_SPECIALS, "sea", "##s", "!", "a"])}
+    documents = [Document("book", "1", "seas sea!"), Document("book", "2", "other \u4eba a")]
+    found = measure(bert_tokenizer(word_piece(vocab), lowercase=True), documents)
+    # sea ##s sea ! | [UNK] [UNK] a: 9 + 9 characters, the ideograph is 3 bytes
+    assert found == {
+        "tokens_per_word": 7 / 5,
+        "tokens_per_character": 7 / 18,
+        "tokens_per_byte": 7 / 20,
+        "unknown_rate": 2 / 7,
+        "single_character_rate": 3 / 7,
+    }
+    assert measure(train_byte_bpe(lambda: [], 261), documents)["unknown_rate"] == 0
+    assert measure(train_byte_bpe(lambda: [], 261), documents)["single_character_rate"] == 1
+    assert set(measure(train_byte_bpe(lambda: [], 261), []).values()) == {0}
 
 
-def load_tokenizer_of(entries: list[str]) -> Tokenizer:
-    import tempfile
-
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "vocab.txt")
-        path.write_text("\n".join(entries) + "\n", encoding="utf-8")
-        return load_tokenizer(path)
-
-
-def test_vocab_txt_keeps_its_ids_and_its_case() -> None:
-    tokenizer = load_tokenizer_of(["[unused0]", "sea", *SPECIALS, "\u2028", "##s"])
-    assert special_ids(tokenizer, "x") == {"pad": 2, "unk": 3, "cls": 4, "sep": 5, "mask": 6}
-    assert tokenizer.encode("SEAS").ids == [4, 1, 8, 5]
-    cased = load_tokenizer_of([*SPECIALS, "Sea", "sea"])
-    assert cased.encode("Sea sea SEA", add_special_tokens=False).ids == [5, 6, 1]
-
-
-def test_tokenizer_json_is_taken_as_it_is(tmp_path: Path) -> None:
-    made = train_wordpiece(lambda: TEXTS, 120)
-    made.enable_truncation(4)
-    made.enable_padding(length=50)
-    path = tmp_path / "tokenizer.json"
-    made.save(str(path))
-    loaded = load_tokenizer(path)
-    assert loaded.get_vocab() == made.get_vocab()
-    assert len(loaded.encode("the sea ship captain whale night").ids) == 8
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (b"[PAD]\n[UNK]\nsea\n", r"lacks the special tokens \[CLS\], \[SEP\], \[MASK\]"),
-        ("\n".join([*SPECIALS, "a", "a"]).encode(), r"repeats 1 entries, the first is 'a'"),
-        (b'{"version": "1.0"}', r"not a tokenizer\.json"),
-        (b"caf\xe9", r"not UTF-8 \(byte offset 3\)"),
-        (Tokenizer(models.BPE(vocab={"<pad>": 0}, merges=[])).to_str().encode(), r"lacks the special tokens \[PAD\]"),
-    ],
-)
-def test_bad_vocabulary_files_are_refused(tmp_path: Path, content: bytes, message: str) -> None:
-    path = tmp_path / "vocab"
-    path.write_bytes(content)
-    with pytest.raises(UserError, match=message):
-        load_tokenizer(path)
-
-
-def test_manifest_tells_vocabulary_and_specials(corpus: Path) -> None:
-    manifest = read_manifest(corpus / "tokenizer")
-    assert manifest is not None
+def test_manifest_tells_kind_vocabulary_specials_and_measures(finished: Corpus) -> None:
+    tokenizer, manifest = made(finished)
     results = manifest["results"]
-    tokenizer = Tokenizer.from_file(str(corpus / "tokenizer" / "tokenizer.json"))
+    assert results["kind"] == "wordpiece"
     assert results["vocab_size"] == tokenizer.get_vocab_size() <= 160
     assert results["special_tokens"] == {"pad": 0, "unk": 1, "cls": 2, "sep": 3, "mask": 4}
-    assert {key: results[key] for key in ("tokens_per_word", "unknown_rate")} == measure(
-        tokenizer, read_documents(corpus / "clean", "val")
+    assert list(results["special_token_texts"].values()) == sorted(BERT_SPECIALS)
+    assert results["special_token_texts"]["sep"] == "[SEP]"
+    assert results["appended_special_tokens"] == []
+    assert results["sha256"] == sha256_file(finished.tokenizer_file)
+    measures = measure(tokenizer, read_documents(finished.clean, "val"))
+    assert {key: results[key] for key in measures} == measures
+    assert manifest["settings"] == {
+        "kind": "wordpiece", "lowercase": True, "max_alphabet": 256, "training_characters": 1 << 28, "vocab_size": 160
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(("kind", "lowercase"), [("wordpiece", True), ("wordpiece", False), ("bpe", True)])
+def test_the_stage_trains_on_the_train_split(clean: Corpus, kind, lowercase, capsys) -> None:
+    make_tokenizer(clean, 270, kind, lowercase)
+    tokenizer, manifest = made(clean)
+    train = [document.text for document in read_documents(clean.clean, "train")]
+    wanted = train_byte_bpe(lambda: train, 270) if kind == "bpe" else train_wordpiece(lambda: train, 270, lowercase)
+    assert tokenizer.to_str() == wanted.to_str()
+    results = manifest["results"]
+    assert results["kind"] == kind
+    assert results["special_token_texts"]["mask"] == ("<mask>" if kind == "bpe" else "[MASK]")
+    assert results["unknown_rate"] == 0
+    line = (
+        f"tokenizer: {kind}, {results['vocab_size']:,} entries; on val {results['tokens_per_word']:.3f} tokens a word"
     )
+    assert line in capsys.readouterr().out
+    before = clean.tokenizer_file.stat().st_mtime_ns
+    make_tokenizer(clean, 270, kind, lowercase)
+    assert "done and unchanged, skipped" in capsys.readouterr().out
+    assert clean.tokenizer_file.stat().st_mtime_ns == before
+    other = r"kind: 'bpe' -> 'wordpiece'" if kind == "bpe" else f"lowercase: {lowercase} -> {not lowercase}"
+    with pytest.raises(UserError, match=other):
+        make_tokenizer(clean, 270, "wordpiece", not lowercase)
+
+
+def test_training_reads_so_many_characters_and_no_more(clean: Corpus, monkeypatch) -> None:
+    train = "".join(document.text for document in read_documents(clean.clean, "train"))
+    for limit in (1, 7_000, len(train) - 1, len(train), len(train) + 1):
+        monkeypatch.setattr(stage, "TRAINING_CHARACTERS", limit)
+        assert "".join(stage._training_texts(clean)) == train[:limit]
+
+
+def test_the_stage_takes_files_as_they_are(clean: Corpus, tmp_path: Path, capsys) -> None:
+    path = write_vocab_txt(tmp_path / "vocab.txt", vocab_size=500)
+    make_tokenizer(clean, None, load=path)
+    tokenizer, manifest = made(clean)
+    assert tokenizer.get_vocab_size() == manifest["results"]["vocab_size"] == 500
+    assert manifest["settings"] == {"kind": "loaded", "vocab_size": None}
+    assert manifest["inputs"]["loaded_sha256"] == sha256_file(path)
+    gpt = write_vocab_json(tmp_path / "gpt2", with_specials=False).parent
+    with pytest.raises(UserError, match=r"inputs\.loaded_sha256"):
+        make_tokenizer(clean, None, load=gpt)
+    make_tokenizer(clean, None, load=gpt, force=True)
+    tokenizer, manifest = made(clean)
+    results = manifest["results"]
+    assert (results["kind"], results["vocab_size"], results["unknown_rate"]) == ("bpe", 800, 0)
+    assert results["special_tokens"] == {"cls": 795, "pad": 796, "sep": 797, "unk": 798, "mask": 799}
+    assert results["appended_special_tokens"] == ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+    assert f"{gpt} lacks <s> <pad> </s> <unk> <mask>: added as the last 5 ids\n" in capsys.readouterr().out
+    make_tokenizer(clean, 800, load=clean.tokenizer_file, force=True)
+    assert Tokenizer.from_file(str(clean.tokenizer_file)).to_str() == tokenizer.to_str()
+
+
+def test_mistakes_leave_nothing_behind(clean: Corpus, tmp_path: Path) -> None:
+    path = write_vocab_txt(tmp_path / "vocab.txt", vocab_size=500)
+    for arguments, message in (
+        ({"vocab_size": None}, r"either --vocab-size N \(train a vocabulary\) or --load FILE"),
+        ({"vocab_size": 9}, r"--vocab-size 9 is too small"),
+        ({"vocab_size": 260, "kind": "bpe"}, r"the 256 bytes alone take 261 entries"),
+        ({"vocab_size": 501, "load": path}, r"--vocab-size 501 differs from the 500 entries of .*vocab\.txt"),
+        ({"vocab_size": None, "load": tmp_path / "none"}, r"none is not a file or folder"),
+    ):
+        with pytest.raises(UserError, match=message):
+            make_tokenizer(clean, **arguments)
+    assert sorted(each.name for each in clean.root.iterdir()) == ["clean"]
+
+
+def test_a_text_that_yields_too_few_entries_is_said(clean: Corpus, capsys) -> None:
+    make_tokenizer(clean, 5000, "bpe")
+    entries = made(clean)[1]["results"]["vocab_size"]
+    assert entries < 5000
+    assert f"the text yields no more than {entries:,} of 5,000 entries" in capsys.readouterr().out
+
+
+def test_special_tokens_in_the_text_of_a_corpus_are_text(finished: Corpus) -> None:
+    tokenizer, results = finished_tokenizer(finished)
+    text = "the sea [SEP] the [MASK] [CLS][PAD]"
+    specials = set(results["special_tokens"].values()) - {results["special_tokens"]["unk"]}
+    assert not specials & set(tokenizer.encode(text, add_special_tokens=False).ids)
+    assert not specials & set(tokenizer.encode_batch_fast([text], add_special_tokens=False)[0].ids)
+    plain = Tokenizer.from_file(str(finished.tokenizer_file))
+    assert specials < set(plain.encode(text, add_special_tokens=False).ids)
+    # The reason for opening it in every process:
+    assert not pickle.loads(pickle.dumps(tokenizer)).encode_special_tokens  # noqa: S301
+    with pytest.raises(UserError, match=r"tokenizer\.json is corrupt: sha256 recorded 0, found .*tokenizer again with"):
+        open_tokenizer(finished.tokenizer_file, "0")
+
+
+@pytest.fixture(scope="module")
+def bpe(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
+    path = tmp_path_factory.mktemp("bpe") / "tokenizer.json"
+    path.write_text(train_byte_bpe(lambda: ["the sea </s> <mask>"] * 3 + HARD_TEXTS, 300).to_str(), encoding="utf-8")
+    assert json.loads(path.read_text(encoding="utf-8"))["added_tokens"][4]["lstrip"]
+    return open_tokenizer(path, sha256_file(path))
+
+
+@settings(max_examples=300, deadline=None)
+@given(text=texts)
+def test_a_byte_level_corpus_loses_nothing(bpe: Tokenizer, text: str) -> None:
+    """Not even where the text holds what looks like special tokens, and the space before <mask>."""
+    for each in (text, f"a <mask>{text} </s><s> <unk>"):
+        ids = bpe.encode(each, add_special_tokens=False).ids
+        assert min(ids, default=5) > 4
+        assert bpe.decode(ids, skip_special_tokens=False) == each

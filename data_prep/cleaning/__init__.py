@@ -1,0 +1,1 @@
+"""Cleaning: text repair, quality filters, near duplicates, and the count of what each rule did."""

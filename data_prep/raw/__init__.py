@@ -1,0 +1,1 @@
+"""Raw sources: found, unpacked, and read as documents."""

@@ -1,0 +1,305 @@
+"""Raw files to documents, one span after another: books, lines, WikiExtractor output, MediaWiki dumps, JSONL, tables.
+
+Wherever a file is cut into spans, the documents of all spans are those of the whole file. Knows nothing of cleaning
+rules, splits or tokens.
+"""
+
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+from ftfy.fixes import fix_surrogates
+
+from data_prep.raw.books import parse_book
+from data_prep.raw.sources import RawFile, Span, Unit
+from data_prep.raw.streams import (
+    BOM,
+    MAX_RECORD_BYTES,
+    BadInput,
+    Complain,
+    Damaged,
+    Progress,
+    Stream,
+    own_lines,
+    read_lines,
+)
+from data_prep.raw.tables import Row, read_hub, read_parquet
+from data_prep.raw.wikidump import iter_pages, keep_page, parse_page
+from data_prep.raw.wikitext import plain_text
+
+MAX_BOOK_BYTES = 64 << 20
+# Lines of a running text become documents of about this size: those that start in the same so many bytes of a file,
+# which is so wherever it is cut into spans; rows of a table by their characters.
+GATHERED = 5_000
+
+_BOOK_SUFFIX = re.compile(r"\.(?:txt|text)(?:\.(?:gz|bz2|zst))?$", re.IGNORECASE)
+_DOC = re.compile(r'<doc id="([^"]*)"')
+_DOC_START, _DOC_END = "<doc id=", "</doc>"
+
+
+@dataclass(frozen=True)
+class RawDocument:
+    """One document before cleaning: paragraphs without line breaks; `kind` is its format.
+
+    `stripped`: boilerplate was cut off. `dropped`: why it is none of the documents wanted, such as a redirect.
+    """
+
+    source: str
+    rank: int
+    kind: str
+    id: str
+    paragraphs: list[str]
+    stripped: bool = False
+    dropped: str | None = None
+
+
+def read_documents(unit: Unit, complain: Complain, report: Callable[[int], object]) -> Iterator[RawDocument]:
+    """The documents of all spans of a unit.
+
+    `complain` gets every bad record and every damaged file, once; where it returns, reading goes on with the next
+    record or span. `report` is told bytes on disk, in all the sizes of the spans.
+    """
+    for span in unit:
+        progress = _SpanProgress(span, report)
+        try:
+            yield from _READERS[span.file.format](span, complain, progress)
+        except Damaged as problem:
+            complain(problem)
+        progress.finish()
+
+
+class _SpanProgress:
+    """Positions in a file, or parts of it done, to bytes of the span since the last call."""
+
+    def __init__(self, span: Span, report: Callable[[int], object]) -> None:
+        self._span, self._report, self._told = span, report, 0
+
+    def at(self, position: int) -> None:
+        """The file was read up to here."""
+        self._tell(position - self._span.start)
+
+    def parts(self, done: int) -> None:
+        """So many row groups or shards of the span are done."""
+        self._tell(Span(self._span.file, self._span.start, self._span.start + done).size)
+
+    def finish(self) -> None:
+        """All that is wanted of the span was read."""
+        self._tell(self._span.size)
+
+    def _tell(self, done: int) -> None:
+        more = min(done, self._span.size) - self._told
+        if more > 0:
+            self._told += more
+            self._report(more)
+
+
+def _document(file: RawFile, identifier: str, paragraphs: list[str], kind: str | None = None) -> RawDocument:
+    return RawDocument(file.source, file.rank, kind or file.format, identifier, paragraphs)
+
+
+def _stream(span: Span, progress: Progress, start: int | None = None, end: int | None = None) -> Stream:
+    """The bytes of a span; of files that are not cut, those of the whole file."""
+    start, end = span.start if start is None else start, span.end if end is None else end
+    whole = start == 0 and end >= span.file.size
+    return Stream(span.file.path, span.file.compression, start, None if whole else end, progress)
+
+
+def _books(span: Span, complain: Complain, progress: _SpanProgress) -> Iterator[RawDocument]:
+    file = span.file
+    stream = Stream(file.path, file.compression, progress=progress.at, most=MAX_BOOK_BYTES)
+    lines = []
+    for offset, line in read_lines(stream):
+        if isinstance(line, BadInput):
+            # Half a book is none: whatever is bad in it, the file is refused.
+            raise Damaged(str(line))
+        if offset + len(line) > MAX_BOOK_BYTES:
+            raise Damaged(
+                f"{file.path} is too large for a book: over {MAX_BOOK_BYTES:,} bytes of text; if it holds a sentence "
+                "or paragraph a line, name it with ?format=lines"
+            )
+        lines.append(line)
+    paragraphs, stripped = parse_book(lines)
+    identifier = _BOOK_SUFFIX.sub("", file.name.rpartition("/")[2])
+    yield RawDocument(file.source, file.rank, "book", identifier, paragraphs, stripped)
+
+
+def _lines(span: Span, complain: Complain, progress: _SpanProgress) -> Iterator[RawDocument]:
+    """Lines of a running text: one document for those that start in the same GATHERED bytes; blank lines part, too."""
+    begin, end = (-(-cut // GATHERED) * GATHERED for cut in (span.start, span.end))
+    if begin == end > 0:
+        return
+    stream = _stream(span, progress.at, max(begin - 1, 0), end)
+    gathered: list[str] = []
+    first = 0
+    for offset, line in own_lines(stream, complain, inside=begin > 0):
+        if gathered and (not line.strip() or offset // GATHERED != first // GATHERED):
+            yield _document(span.file, f"{span.file.name}@{first}", [" ".join(gathered)])
+            gathered = []
+        if line := line.strip():
+            first = first if gathered else offset
+            gathered.append(line)
+    if gathered:
+        yield _document(span.file, f"{span.file.name}@{first}", [" ".join(gathered)])
+
+
+def _jsonl(span: Span, complain: Complain, progress: _SpanProgress) -> Iterator[RawDocument]:
+    stream = _stream(span, progress.at, max(span.start - 1, 0))
+    for offset, line in own_lines(stream, complain, inside=span.start > 0):
+        if line.strip():
+            yield from _json_document(span.file, line, offset, stream, complain)
+
+
+def _json_document(file: RawFile, line: str, offset: int, stream: Stream, complain: Complain) -> Iterator[RawDocument]:
+    where = f"{file.path}: the line {stream.where(offset)}"
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        complain(BadInput(f"{where} is no JSON ({error}); mend it or take it out"))
+        return
+    text = record.get(file.text) if isinstance(record, dict) else None
+    if not isinstance(text, str):
+        complain(BadInput(f"{where} {_lack(record, file.text)}; name the column with ?text=.. or take it out"))
+        return
+    # JSON can write halves of surrogate pairs, which are no text.
+    identifier = record.get("id")
+    place = f"{file.name}@{offset}" if identifier is None else fix_surrogates(str(identifier))
+    yield _document(file, place, fix_surrogates(text).split("\n"))
+
+
+def _lack(record: object, text: str) -> str:
+    if not isinstance(record, dict):
+        return f"is a JSON {type(record).__name__}, wanted an object with the text as {text!r}"
+    if text in record:
+        return f"has a {type(record[text]).__name__} as {text!r}, wanted a string"
+    return f"has no {text!r}, it has {', '.join(map(repr, list(record)[:10]))[:200] or 'nothing'}"
+
+
+def _extracted(span: Span, complain: Complain, progress: _SpanProgress) -> Iterator[RawDocument]:
+    """WikiExtractor's two forms: `<doc id= url= title=>` ... `</doc>`, or one JSON object a line."""
+    if _is_json(span.file):
+        yield from _jsonl(span, complain, progress)
+    else:
+        yield from _tagged(span, complain, progress)
+
+
+def _is_json(file: RawFile) -> bool:
+    for block in Stream(file.path, file.compression, text=False):
+        if start := block.removeprefix(BOM).lstrip():
+            return start.startswith(b"{")
+    return False
+
+
+def _tagged(span: Span, complain: Complain, progress: _SpanProgress) -> Iterator[RawDocument]:
+    """A document starts at every `<doc id=` line; lines before a span's first one belong to the span before."""
+    path = span.file.path
+    stream = _stream(span, progress.at, max(span.start - 1, 0))
+    begun: int | None = None
+    identifier, paragraphs, size = "", [""], 0
+    # True where lines outside of documents need no complaint: what they are the rest of is somebody else's, or refused.
+    passing = span.start > 0
+
+    def refuse(what: str, offset: int) -> None:
+        nonlocal begun, passing
+        begun, passing = None, True
+        complain(BadInput(f"{path}: {what} ({stream.where(offset)}); extract the file again, or take that part out"))
+
+    for offset, line in read_lines(stream, inside=span.start > 0):
+        if isinstance(line, str) and line.startswith(_DOC_START):
+            if begun is not None:
+                refuse(f"document {identifier} has no </doc> before the next one begins", begun)
+            if offset >= stream.limit:
+                return
+            match = _DOC.match(line)
+            if match is None:
+                refuse(f'malformed {line[:80]!r}, wanted <doc id="..." ...>', offset)
+                continue
+            begun, identifier, paragraphs, size = offset, match[1], [], 0
+        elif begun is None and offset >= stream.limit:
+            return
+        elif isinstance(line, BadInput):
+            if begun is None and passing:
+                continue
+            if isinstance(line, Damaged):
+                raise line
+            begun, passing = None, True
+            complain(line)
+        elif line.startswith(_DOC_END):
+            if begun is not None:
+                yield _document(span.file, identifier, paragraphs)
+            elif not passing:
+                refuse("</doc> without a <doc> before it", offset)
+            begun, passing = None, False
+        elif line.strip() and begun is not None:
+            paragraphs.append(line)
+            size += len(line)
+            if size > MAX_RECORD_BYTES:
+                refuse(f"document {identifier} is longer than {MAX_RECORD_BYTES:,} characters", begun)
+        elif line.strip() and not passing:
+            refuse(f"text outside <doc> ... </doc>: {line[:60]!r}", offset)
+    if begun is not None:
+        refuse(f"the file ends inside document {identifier} (no </doc>), so it is truncated", begun)
+
+
+def _dump(span: Span, complain: Complain, progress: _SpanProgress) -> Iterator[RawDocument]:
+    """Articles of a MediaWiki dump, the title as their first paragraph; other pages as wikitext, `dropped`."""
+    file = span.file
+    stream = _stream(span, progress.at)
+    for offset, raw in iter_pages(stream, MAX_RECORD_BYTES):
+        if stream.base + offset >= stream.limit:
+            return
+        try:
+            page = parse_page(raw)
+        except ValueError as error:
+            where = stream.where(stream.base + offset)
+            complain(BadInput(f"{file.path}: {error} ({where}); fetch the dump again or take the page out"))
+            continue
+        dropped = keep_page(page)
+        paragraphs = page.text.split("\n") if dropped else [page.title, *plain_text(page.text)]
+        yield RawDocument(file.source, file.rank, file.format, page.id, paragraphs, dropped=dropped)
+
+
+def _parquet(span: Span, complain: Complain, progress: _SpanProgress) -> Iterator[RawDocument]:
+    file = span.file
+    yield from _table(file, read_parquet(file.path, file.text, span.start, span.end, progress.parts), complain)
+
+
+def _hub(span: Span, complain: Complain, progress: _SpanProgress) -> Iterator[RawDocument]:
+    file = span.file
+    assert file.hub is not None
+    yield from _table(file, read_hub(file.hub, file.text, span.start, span.end, progress.parts), complain)
+
+
+def _table(file: RawFile, rows: Iterable[Row], complain: Complain) -> Iterator[RawDocument]:
+    """A document a row, or as many rows as make one of about GATHERED characters; blank rows and parts end it."""
+    gathered: list[str] = []
+    first: Row | None = None
+    size = 0
+    for row in rows:
+        if isinstance(row.text, BadInput):
+            complain(row.text)
+            continue
+        if not file.rows_are_lines:
+            yield _document(file, row.id, row.text.split("\n"))
+            continue
+        line = " ".join(row.text.split("\n")).strip()
+        if first is not None and (not line or row.part != first.part or size >= GATHERED):
+            yield _document(file, first.id, [" ".join(gathered)], "lines")
+            gathered, first, size = [], None, 0
+        if line:
+            first = first or row
+            gathered.append(line)
+            size += len(line) + 1
+    if first is not None:
+        yield _document(file, first.id, [" ".join(gathered)], "lines")
+
+
+_READERS: dict[str, Callable[[Span, Complain, _SpanProgress], Iterator[RawDocument]]] = {
+    "book": _books,
+    "lines": _lines,
+    "jsonl": _jsonl,
+    "wikiextractor": _extracted,
+    "wikidump": _dump,
+    "parquet": _parquet,
+    "hub": _hub,
+}

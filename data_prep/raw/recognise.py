@@ -1,0 +1,82 @@
+"""Which format a raw file has: by its first unpacked bytes, else by its name.
+
+Knows nothing of sources, and reads no more than the beginning of a file.
+"""
+
+import json
+import re
+from pathlib import Path
+from typing import Literal
+
+from data_prep.raw.compression import MAGIC_BYTES, Compression, compression_of
+from data_prep.raw.streams import BOM, Damaged, Stream, is_utf16
+
+Format = Literal["book", "lines", "wikiextractor", "wikidump", "jsonl", "parquet", "hub"]
+
+_PACKED_SUFFIX = re.compile(r"\.(?:gz|bz2|zst)$", re.IGNORECASE)
+_BY_SUFFIX: dict[str, Format] = {
+    ".txt": "book",
+    ".text": "book",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".parquet": "parquet",
+}
+# A first line is looked at up to here; WikiExtractor's JSON form keeps a whole article on a line.
+_PEEK_BYTES = 1 << 20
+_PARQUET = b"PAR1"
+_DUMP = re.compile(rb"\s*(?:<\?xml[^>]*>\s*)?<(?:mediawiki|page)[\s>]")
+_EXTRACTED = re.compile(rb"\s*<doc id=")
+_EXTRACTED_KEYS = {"id", "url", "title", "text"}
+
+
+def peek(path: Path) -> tuple[Compression, bytes, bool]:
+    """How a file is packed, its first unpacked bytes as far as they can be read, and whether any could."""
+    start = b""
+    compression: Compression = "none"
+    try:
+        with path.open("rb") as file:
+            compression = compression_of(file.read(MAGIC_BYTES))
+        for block in Stream(str(path), compression, text=False):
+            start += block
+            if len(start) >= _PEEK_BYTES:
+                break
+    except (OSError, Damaged):
+        # Reading the whole file will complain of it.
+        return compression, start.removeprefix(BOM), bool(start)
+    return compression, start.removeprefix(BOM), True
+
+
+def format_of(name: str, start: bytes, readable: bool, wanted: Format | None, text: str) -> Format | None:
+    """The format of a file by what `peek` saw, None where it is none we know.
+
+    `wanted` is what the user says of all files; parquet is known for sure nevertheless. A file that cannot be read is
+    taken for what its name says, or a book, so that reading it complains.
+    """
+    if start.startswith(_PARQUET):
+        return "parquet"
+    found = wanted or _by_content(start, text) or _BY_SUFFIX.get(Path(_PACKED_SUFFIX.sub("", name)).suffix.lower())
+    if found is None and not readable:
+        return "wikidump" if ".xml" in name.lower() else "book"
+    return found
+
+
+def _by_content(start: bytes, text: str) -> Format | None:
+    if is_utf16(start):
+        # Not readable, but to be refused as what it is.
+        start = start.replace(b"\0", b"").lstrip(b"\xff\xfe")
+    if _DUMP.match(start):
+        return "wikidump"
+    if _EXTRACTED.match(start):
+        return "wikiextractor"
+    line, newline, _ = start.partition(b"\n")
+    if not line.startswith(b"{") or not (newline or len(start) < _PEEK_BYTES):
+        return None
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(record, dict):
+        return None
+    if text == "text" and record.keys() >= _EXTRACTED_KEYS:
+        return "wikiextractor"
+    return "jsonl" if isinstance(record.get(text), str) else None

@@ -1,0 +1,1 @@
+"""Rows: packed from token ids, written, read, and masked."""

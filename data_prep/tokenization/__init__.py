@@ -1,0 +1,1 @@
+"""Vocabularies: trained, loaded, and what their entries mean."""

@@ -1,0 +1,98 @@
+"""Training a vocabulary: WordPiece as BERT's, or byte-level BPE as RoBERTa's, the same bytes on every run.
+
+Knows nothing of files or the corpus.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+
+from data_prep.manifest import UserError
+from data_prep.tokenization.vocabulary import (
+    BERT_TOKENS,
+    BYTE_SYMBOLS,
+    CONTINUATION,
+    ROBERTA_TOKENS,
+    bert_tokenizer,
+    byte_level_tokenizer,
+    word_piece,
+)
+
+MAX_ALPHABET = 256
+# A pair of pieces seen once says nothing of the language.
+MIN_PAIR_COUNT = 2
+
+
+def train_wordpiece(texts: Callable[[], Iterable[str]], vocab_size: int, lowercase: bool = True) -> Tokenizer:
+    """A BERT WordPiece tokenizer of at most `vocab_size` entries, the same on every run.
+
+    `texts` is called for a fresh iterator, twice. The trainer of `tokenizers` numbers the characters that
+    continue a word in the order of a randomly seeded hash table, and breaks ties between merges by these
+    numbers; so they are fixed beforehand: counted here, and handed over as if they were special tokens.
+    """
+    tokenizer = bert_tokenizer(models.WordPiece(unk_token=BERT_TOKENS["unk"]), lowercase)
+    alphabet = _alphabet(tokenizer, texts())
+    specials = list(BERT_TOKENS.values())
+    fixed = specials + alphabet + [CONTINUATION + char for char in alphabet if _continues(tokenizer, char)]
+    if vocab_size < len(fixed):
+        raise UserError(
+            f"--vocab-size {vocab_size} is too small: {len(specials)} special tokens and the text's "
+            f"{len(alphabet)} commonest characters alone take {len(fixed)} entries"
+        )
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=vocab_size,
+        special_tokens=fixed,
+        initial_alphabet=alphabet,
+        limit_alphabet=len(alphabet),
+        continuing_subword_prefix=CONTINUATION,
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts(), trainer)
+    return bert_tokenizer(word_piece(tokenizer.get_vocab(with_added_tokens=False)), lowercase)
+
+
+def train_byte_bpe(texts: Callable[[], Iterable[str]], vocab_size: int) -> Tokenizer:
+    """A byte-level BPE tokenizer of at most `vocab_size` entries, the same on every run; no text is unknown to it.
+
+    `texts` is called once. Here the trainer's numbers are sure by themselves: it sorts the characters, nothing
+    stands before or behind them, and no two merges make the same piece.
+    """
+    specials = list(ROBERTA_TOKENS.values())
+    least = len(specials) + len(BYTE_SYMBOLS)
+    if vocab_size < least:
+        raise UserError(
+            f"--vocab-size {vocab_size} is too small: {len(specials)} special tokens and the 256 bytes alone take "
+            f"{least} entries"
+        )
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        min_frequency=MIN_PAIR_COUNT,
+        special_tokens=specials,
+        initial_alphabet=BYTE_SYMBOLS,
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts(), trainer)
+    return byte_level_tokenizer(tokenizer.model, double_separator=False)
+
+
+def _alphabet(tokenizer: Tokenizer, texts: Iterable[str]) -> list[str]:
+    """The commonest MAX_ALPHABET characters after normalisation, sorted by code point."""
+    raw: Counter[str] = Counter()
+    for text in texts:
+        raw.update(text)
+    normal: Counter[str] = Counter()
+    for char, count in raw.items():
+        for part in tokenizer.normalizer.normalize_str(char):
+            if not part.isspace():
+                normal[part] += count
+    commonest = sorted(normal, key=lambda char: (-normal[char], char))[:MAX_ALPHABET]
+    return sorted(commonest)
+
+
+def _continues(tokenizer: Tokenizer, char: str) -> bool:
+    """Whether a character may stand inside a word; punctuation and ideographs are words by themselves."""
+    word = tokenizer.normalizer.normalize_str(f"a{char}")
+    return [piece for piece, _ in tokenizer.pre_tokenizer.pre_tokenize_str(word)] == [f"a{char}"]
