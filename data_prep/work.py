@@ -27,6 +27,8 @@ Report = Callable[[int], object]
 Function = Callable[[Any, Report], dict[str, Any]]
 
 _REFRESH_SECONDS = 0.2
+# Libraries leave some memory behind in every task; it is given back when a process has done so many and is replaced.
+_TASKS_A_PROCESS = 16
 _COUNTER: Any = None
 
 
@@ -88,8 +90,12 @@ class Workers:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        self._stop()
+
+    def _stop(self) -> None:
         if self._pool is not None:
             self._pool.shutdown(wait=True, cancel_futures=True)
+            self._pool = None
 
     def result(self, task: Task) -> dict[str, Any] | None:
         """The record of a task, or None where it is not done."""
@@ -117,8 +123,11 @@ class Workers:
             if self._number == 1 or len(waiting) == 1:
                 for task in waiting:
                     _do(function, task, self._record(task.name), bar.update)
-            elif waiting:
-                self._run_in_pool(function, waiting, bar)
+            else:
+                step = _TASKS_A_PROCESS * self._number
+                for start in range(0, len(waiting), step):
+                    self._stop()
+                    self._run_in_pool(function, waiting[start : start + step], bar)
 
     def _run_in_pool(self, function: Function, tasks: Sequence[Task], bar: tqdm) -> None:
         if self._pool is None:

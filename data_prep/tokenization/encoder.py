@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 # Some 100 bytes each. Then all are forgotten: the commonest are back after a few texts.
-_MOST_WORDS = 300_000
+_MOST_WORDS = 100_000
 _MARKS = ",.\"'();:-?!"
 # Byte-level tokens may be runs of white space; a blank or a line end by itself begins a word.
 _RUNS_OF_BLANKS = re.compile(r"\s\s|[^\S \n]|\0")
@@ -35,9 +35,11 @@ class Encoder:
         self._tokenizer = tokenizer
         self._words_of = _splitter(tokenizer)
         self._numbers = _Numbers()
-        self._starts: NDArray[np.int64] = np.empty(0, np.int64)
-        self._lengths: NDArray[np.int64] = np.empty(0, np.int64)
-        self._ids: NDArray[np.int32] = np.empty(0, np.int32)
+        # The ids of word n are _ids[_starts[n] : _starts[n + 1]]. Both have room to spare: arrays that grew with every
+        # batch would leave memory in pieces.
+        self._known = 0
+        self._starts = np.zeros(2 * _MOST_WORDS, np.int64)
+        self._ids = np.empty(4 * _MOST_WORDS, np.int32)
 
     def encode(self, texts: Sequence[str]) -> list[NDArray[np.int32]]:
         """The ids of each text."""
@@ -49,7 +51,7 @@ class Encoder:
         words = list(chain.from_iterable(part for part in split if part is not None))
         numbers = np.fromiter(map(self._numbers.__getitem__, words), np.int64, len(words))
         self._learn()
-        lengths = self._lengths[numbers]
+        lengths = self._starts[numbers + 1] - self._starts[numbers]
         ends = np.cumsum(lengths)
         steps = np.arange(lengths.sum()) - np.repeat(ends - lengths, lengths)
         ids = self._ids[np.repeat(self._starts[numbers], lengths) + steps]
@@ -72,15 +74,24 @@ class Encoder:
 
     def _learn(self) -> None:
         """Tokenise the words that have a number and no ids yet."""
-        ids = self._whole(list(islice(self._numbers, len(self._starts), None)))
-        lengths = np.fromiter(map(len, ids), np.int64, len(ids))
-        self._starts = np.concatenate([self._starts, len(self._ids) + np.cumsum(lengths) - lengths])
-        self._lengths = np.concatenate([self._lengths, lengths])
-        self._ids = np.concatenate([self._ids, *ids])
+        ids = self._whole(list(islice(self._numbers, self._known, None)))
+        known, used = self._known + len(ids), int(self._starts[self._known])
+        ends = used + np.cumsum(np.fromiter(map(len, ids), np.int64, len(ids)))
+        total = int(ends[-1]) if len(ends) else used
+        self._starts = _with_room(self._starts, known + 1)
+        self._ids = _with_room(self._ids, total)
+        self._starts[self._known + 1 : known + 1] = ends
+        if ids:
+            self._ids[used:total] = np.concatenate(ids)
+        self._known = known
 
     def _forget(self) -> None:
         self._numbers.clear()
-        self._starts, self._lengths, self._ids = self._starts[:0], self._lengths[:0], self._ids[:0]
+        self._known = 0
+
+
+def _with_room(array: np.ndarray, needed: int) -> np.ndarray:
+    return array if needed <= len(array) else np.concatenate([array, np.empty(needed, array.dtype)])
 
 
 def _splitter(tokenizer: Tokenizer) -> Callable[[str], list[str] | None] | None:
