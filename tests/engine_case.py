@@ -1,6 +1,7 @@
 """One engine case, run on every rank by test_engine.py: train, checkpoint, resume, inherit; prints one JSON line."""
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -121,3 +122,6 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
+    # As the program itself leaves, see pipeline/__main__.py: without the destructors that sometimes abort.
+    sys.stdout.flush()
+    os._exit(0)
