@@ -42,16 +42,20 @@ class Corpus:
 def lock(corpus: Corpus, shared: bool = False) -> Iterator[None]:
     """Hold the corpus folder for this process; UserError when another process is working on it.
 
-    `shared`: beside others that do their parts of the same stage.
+    `shared`: beside others that do their parts of the same stage. A part that comes when another one is bringing the
+    stage to its end waits for that.
     """
     descriptor = os.open(corpus.root, os.O_RDONLY)
     try:
         try:
             fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise UserError(
-                f"another process is preparing {corpus.root}; wait for it to end or use another corpus name"
-            ) from error
+            if not shared:
+                raise UserError(
+                    f"another process is preparing {corpus.root}; wait for it to end or use another corpus name"
+                ) from error
+            print(f"another process holds {corpus.root}; waiting for it to end", flush=True)
+            fcntl.flock(descriptor, fcntl.LOCK_SH)
         yield
     finally:
         os.close(descriptor)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from data_prep.corpus import Corpus, lock
 from data_prep.manifest import MANIFEST_NAME, sha256_file
 from tests.data_prep.conftest import article, story
 
@@ -106,6 +107,20 @@ def test_parts_one_after_another(raw: Path, reference: dict[str, str], tmp_path:
     assert "part 2/2 is done" in run(command(tmp_path, "ingest", *options["ingest"], "--part", "2/2"))
     assert not (tmp_path / "clean").exists()
     run(command(tmp_path, "ingest", *options["ingest"], "--part", "1/2"))
+    assert content(tmp_path) == {k: v for k, v in reference.items() if k.startswith("clean/")}
+
+
+def test_a_part_that_comes_late_waits_for_the_one_that_ends_the_stage(
+    raw: Path, reference: dict[str, str], tmp_path: Path
+) -> None:
+    words = command(tmp_path, "ingest", *stages(raw, workers=1)["ingest"])
+    with lock(Corpus(tmp_path)):
+        late = start([*words, "--part", "1/1"])
+        assert late.stdout is not None
+        assert "waiting for it to end" in late.stdout.readline()
+        assert late.poll() is None
+    said, _ = late.communicate()
+    assert late.returncode == 0, said
     assert content(tmp_path) == {k: v for k, v in reference.items() if k.startswith("clean/")}
 
 

@@ -147,9 +147,16 @@ def test_two_nodes_share_the_work_of_a_corpus(cluster: Cluster, project: Path) -
     said = cluster.run(project / "slurm" / "submit", *words)
     jobs = [line.split(": ")[1] for line in said.split("\n")[:-1]]
     assert len(jobs) == 3
-    wait_until(lambda: not cluster.run("squeue", "--noheader"), 120, "the end of all three jobs")
-    logs = "".join(path.read_text(encoding="utf-8") for path in sorted((project / "logs").iterdir()))
-    assert (project / "corpora" / "tiny" / "shards" / "documents-64" / "manifest.json").exists(), logs
+
+    def logs() -> str:
+        return "".join(path.read_text(encoding="utf-8") for path in sorted((project / "logs").iterdir()))
+
+    try:
+        wait_until(lambda: not cluster.run("squeue", "--noheader"), 180, "the end of all three jobs")
+    except TimeoutError as error:
+        error.add_note(cluster.run("squeue", "--long") + logs() + cluster.log_tails())
+        raise
+    assert (project / "corpora" / "tiny" / "shards" / "documents-64" / "manifest.json").exists(), logs()
     alone = [sys.executable, "-m", "pipeline", "data", "--recipe", "tiny.toml", "--root", "alone", "--workers", "1"]
     subprocess.run(alone, cwd=project, check=True, timeout=120)
     for stage in ("clean", "tokenizer", "shards"):
