@@ -52,6 +52,10 @@ status: $(READY) ## What every run has done
 report: $(READY) ## runs/RUN/report.html, beside the runs in COMPARE
 	@$(BIN)/python -m pipeline report --run $(RUN) $(if $(COMPARE),--compare $(COMPARE))
 
+layer-drop-study: $(READY) ## Layer dropping: schedules x ways x seeds, one resumable queue: SHAPE=micro|full JOBS=1
+	@$(BIN)/python benchmarks/layer_drop_study.py --json benchmarks/results/layer_drop_$(or $(SHAPE),micro).json \
+		--shape $(or $(SHAPE),micro) --jobs $(or $(JOBS),1) $(if $(filter-out cpu,$(DS)),--ds $(DS)) $(if $(DATA),--data $(DATA))
+
 test: $(READY) ## All tests
 	@$(BIN)/python -m pytest
 

@@ -12,7 +12,9 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from data_prep.manifest import UserError
+from pipeline.layer_drop import DepthKind, DropSchedule, LayerDrop, Scaling, TimeKind, Unit, schedule_problems
 from pipeline.model.shape import EncoderShape
+from pipeline.step_costs import Phase
 from pipeline.tickets.select import TicketRules
 
 RECIPES = Path(__file__).parent / "recipes"
@@ -229,6 +231,38 @@ class Pretrain(Section):
     rewind: Literal["init", "inherit", "reinit"] = "init"
 
 
+class LayerDropping(Section):
+    """Layers skipped in training; evaluation and the exported model always run all of them.
+
+    Schedules and their formulas: `pipeline.layer_drop`. `theta`: keep probability of the layers dropped most, when
+    they are dropped most. `during_search`: drop while the ticket is sought too. `after_search`: whether the slim
+    model's schedule counts steps as its learning rate does, or anew from its own first step; the two differ for
+    rewind "inherit".
+    """
+
+    enabled: bool = False
+    time: TimeKind = "decreasing"
+    depth: DepthKind = "linear"
+    unit: Unit = "sample"
+    theta: float = 0.5
+    gamma: float | None = None
+    stages: tuple[float, ...] = ()
+    dense_start: float = 0.0
+    dense_end: float = 0.0
+    scaling: Scaling = "block"
+    during_search: bool = True
+    after_search: Literal["continue", "restart"] = "continue"
+
+    @model_validator(mode="after")
+    def schedule_is_one(self) -> Self:
+        problems = schedule_problems(
+            self.time, self.depth, self.theta, self.gamma, self.stages, self.dense_start, self.dense_end
+        )
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self
+
+
 class Evaluation(Section):
     every_steps: Count = 100
     rows: Count = 512
@@ -273,6 +307,7 @@ class Recipe(Section):
     search: Search = Search()
     ticket: TicketBudget = TicketBudget()
     pretrain: Pretrain = Pretrain()
+    layer_drop: LayerDropping = LayerDropping()
     evaluation: Evaluation = Evaluation()
     checkpoint: Checkpointing = Checkpointing()
     tracking: Tracking = Tracking()
@@ -329,6 +364,40 @@ class Recipe(Section):
             pad_token_id=pad_token_id,
             sentence_head=self.objective.sentence != "none",
         )
+
+    def phases(self, micro_rows: int) -> list[Phase]:
+        """The steps on rows of each length, in micro-batches of `micro_rows` of the short ones."""
+        corpus, steps = self.corpus, self.pretrain.steps
+        long_steps = 0 if corpus.long_row_length is None else round(corpus.long_fraction * steps)
+        phases = [Phase(steps - long_steps, corpus.row_length, self.batch.global_rows, micro_rows)]
+        if corpus.long_row_length is not None:
+            ratio = corpus.long_row_length // corpus.row_length
+            rows = self.batch.global_rows // ratio, micro_rows // ratio
+            phases.append(Phase(long_steps, corpus.long_row_length, *rows))
+        return phases
+
+    def check_dropping(self, micro_rows: int) -> None:
+        """Raise UserError where micro-batches of `micro_rows` short rows are too small for the layer dropping."""
+        drop = self.dropping(self.model.layers)
+        for phase in self.phases(micro_rows) if drop else ():
+            assert drop is not None
+            drop.check(phase.micro_rows)
+
+    def dropping(self, num_layers: int, first_step: int = 0, searching: bool = False) -> LayerDrop | None:
+        """The layer dropping of a model of so many layers that is trained from `first_step` on; None: none."""
+        drop = self.layer_drop
+        if not drop.enabled or (searching and not drop.during_search):
+            return None
+        begin = first_step if drop.after_search == "restart" else 0
+        schedule = DropSchedule(
+            total_steps=self.pretrain.steps - begin,
+            num_layers=num_layers,
+            first_step=begin,
+            **drop.model_dump(include={"time", "depth", "theta", "gamma", "stages", "dense_start", "dense_end"}),
+        )
+        # A gate's gradient shall come from all rows of a step or from none: see docs/concepts.md.
+        unit = "layer" if searching else drop.unit
+        return LayerDrop(schedule, self.seed, unit, drop.scaling, once_a_step=searching)
 
     def ticket_rules(self) -> TicketRules:
         """The draw's rules in the ticket's own terms."""

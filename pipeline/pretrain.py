@@ -10,7 +10,6 @@ from safetensors.torch import load_file, save_file
 from pipeline import dsconfig, optim, plots
 from pipeline.artifacts import UserError, sha256_file
 from pipeline.checkpoint import Checkpoints
-from pipeline.config import Recipe
 from pipeline.data import Loader, PretrainLoader, ShardReader, TwoLengths
 from pipeline.dist import Ranks
 from pipeline.engine import Engine
@@ -20,6 +19,7 @@ from pipeline.model.hf import build_model, load_state
 from pipeline.model.modeling_slim_bert import SlimBertForMaskedLM
 from pipeline.model.shape import EncoderShape
 from pipeline.run import Run
+from pipeline.step_costs import StepCosts
 from pipeline.tickets.surgery import slice_state
 from pipeline.tickets.ticket import Ticket
 from pipeline.tracking import NoTracker, Tracker
@@ -78,7 +78,7 @@ def build_data(run: Run, ranks: Ranks) -> tuple[ShardReader, Loader, MlmValidati
                 f"{long_rows.row_length}: start fewer than {ranks.world_size} ranks, or make batch.global_rows "
                 f"({global_rows}) a multiple of ranks x {ratio}"
             )
-        loader = TwoLengths(loader, loader_of(long_rows, ratio), _switch_step(recipe))
+        loader = TwoLengths(loader, loader_of(long_rows, ratio), recipe.phases(micro_rows)[0].steps)
     return (
         train_rows,
         loader,
@@ -86,15 +86,20 @@ def build_data(run: Run, ranks: Ranks) -> tuple[ShardReader, Loader, MlmValidati
     )
 
 
-def build_plan(run: Run, shape: EncoderShape, stop_step: int, first_step: int = 0) -> Plan:
-    """What the recipe says about steps, for a model of this shape."""
+def build_plan(
+    run: Run, shape: EncoderShape, ranks: Ranks, stop_step: int, first_step: int = 0, searching: bool = False
+) -> Plan:
+    """What the recipe says about steps, for a model of this shape on these ranks.
+
+    Raises UserError where its layer dropping cannot be had with these ranks' micro-batches.
+    """
     recipe = run.recipe
-    step_tokens = recipe.batch.global_rows * recipe.corpus.row_length
-    short, *long = (
-        step_tokens * shape.train_flops_per_token(length, recipe.objective.mask_rate)
-        for length in recipe.corpus.row_lengths
+    micro_rows, accumulation = dsconfig.accumulation_steps(
+        recipe.batch.global_rows, recipe.batch.micro_rows, ranks.world_size
     )
-    switch = _switch_step(recipe) if long else recipe.pretrain.steps
+    drop = recipe.dropping(len(shape.layers), first_step, searching)
+    phases = recipe.phases(micro_rows)
+    recipe.check_dropping(micro_rows)
     return Plan(
         total_steps=recipe.pretrain.steps,
         stop_step=stop_step,
@@ -105,13 +110,9 @@ def build_plan(run: Run, shape: EncoderShape, stop_step: int, first_step: int = 
         checkpoint_every=recipe.checkpoint.every_steps,
         validate_every=recipe.evaluation.every_steps,
         log_every=recipe.tracking.log_every_steps,
-        flops=lambda steps: min(steps, switch) * short + max(0, steps - switch) * sum(long),
+        drop=drop,
+        costs=StepCosts(shape, phases, recipe.objective.mask_rate, accumulation, drop, first_step),
     )
-
-
-def _switch_step(recipe: Recipe) -> int:
-    """The first step on long rows."""
-    return recipe.pretrain.steps - round(recipe.corpus.long_fraction * recipe.pretrain.steps)
 
 
 def tracker_for(run: Run, stage: str, folder: Path, ranks: Ranks) -> Tracker:
@@ -144,7 +145,7 @@ def pretrain(run: Run, ranks: Ranks) -> dict[str, Any]:
         moments = {kind: slice_state(values, dense, ticket, partial=True) for kind, values in kinds.items()}
         engine.inherit(state, moments, ticket.step, loader.micro_batch(0, 0))
 
-    plan = build_plan(run, shape, recipe.pretrain.steps, first_step)
+    plan = build_plan(run, shape, ranks, recipe.pretrain.steps, first_step)
     checkpoints = Checkpoints(folder / "checkpoints", recipe.checkpoint.keep)
     tracker = tracker_for(run, "pretrain", folder, ranks)
     if ticket:

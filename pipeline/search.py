@@ -120,7 +120,8 @@ def search(run: Run, ranks: Ranks) -> dict[str, Any]:
     engine, _ = build_engine(run, shape, None, ranks)
     early_bird = EarlyBird(recipe, shape, run.folder.scores, ranks)
 
-    plan = replace(build_plan(run, shape, recipe.search.max_steps), validate_every=recipe.search.max_steps)
+    plan = build_plan(run, shape, ranks, recipe.search.max_steps, searching=True)
+    plan = replace(plan, validate_every=recipe.search.max_steps)
     checkpoints = Checkpoints(folder / "checkpoints", recipe.checkpoint.keep)
     tracker = tracker_for(run, "search", folder, ranks)
     with Metrics(folder, "search", plan.stop_step, tracker, ranks.is_main) as metrics:

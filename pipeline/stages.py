@@ -54,6 +54,11 @@ def _training_settings(run: Run) -> dict[str, Any]:
     return kept | {"steps": run.recipe.pretrain.steps, "engine": run.engine}
 
 
+def _drop_settings(run: Run) -> dict[str, Any]:
+    drop = run.recipe.layer_drop
+    return {"layer_drop": drop.model_dump(mode="json")} if drop.enabled else {}
+
+
 def _ticket_settings(run: Run) -> dict[str, Any]:
     recipe = run.recipe.model_dump(mode="json")
     return {"search": recipe["search"], "ticket": recipe["ticket"]}
@@ -61,11 +66,14 @@ def _ticket_settings(run: Run) -> dict[str, Any]:
 
 def _search_settings(run: Run) -> dict[str, Any]:
     # Only a search that is to be inherited from keeps its last weights and moments.
-    return _training_settings(run) | _ticket_settings(run) | {"inherited": run.recipe.pretrain.rewind == "inherit"}
+    inherited = {"inherited": run.recipe.pretrain.rewind == "inherit"}
+    dropped = _drop_settings(run) if run.recipe.layer_drop.during_search else {}
+    return _training_settings(run) | _ticket_settings(run) | inherited | dropped
 
 
 def _pretrain_settings(run: Run) -> dict[str, Any]:
-    return _training_settings(run) | {"rewind": run.recipe.pretrain.rewind, "dense": not run.recipe.search.enabled}
+    rewind = {"rewind": run.recipe.pretrain.rewind, "dense": not run.recipe.search.enabled}
+    return _training_settings(run) | rewind | _drop_settings(run)
 
 
 def _shards(run: Run) -> dict[str, Any]:
@@ -149,7 +157,8 @@ def make_corpus(
 
 def run_all(run: Run, root: Path, launcher: launch.Launcher, num_ranks: int, force: bool) -> int:
     """Every stage in order, finished ones skipped. Returns the exit code of the first that fails, else 0."""
-    accumulation_steps(run.recipe.batch.global_rows, run.recipe.batch.micro_rows, num_ranks)
+    micro_rows, _ = accumulation_steps(run.recipe.batch.global_rows, run.recipe.batch.micro_rows, num_ranks)
+    run.recipe.check_dropping(micro_rows)
     began = time.time()
     if not force:
         for stage in stages_of(run.recipe):

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 
 from data_prep.rows.masking import hash_chain
@@ -14,8 +15,11 @@ from pipeline.checkpoint import Checkpoints
 from pipeline.config import Optimizer, Schedule
 from pipeline.data import Loader, prefetched
 from pipeline.engine import Engine
+from pipeline.layer_drop import LayerDrop
 from pipeline.metrics import Metrics, Stopwatch
+from pipeline.model.switch import Switch
 from pipeline.optim import peak_rate, rate_factor
+from pipeline.step_costs import StepCosts
 
 _STREAM_DROPOUT = 11
 
@@ -43,7 +47,7 @@ class Plan:
     """How long to train and what to do on the way. Steps are optimiser steps, counted over the whole schedule.
 
     The run ends at `stop_step`, which may lie before the end of the schedule (`total_steps`): a search is the
-    beginning of a longer run. `flops`: those of the first so many steps, where they are known.
+    beginning of a longer run. `costs`: FLOPs and depth of the steps, where they are known.
     """
 
     total_steps: int
@@ -55,7 +59,8 @@ class Plan:
     validate_every: int
     log_every: int
     first_step: int = 0
-    flops: Callable[[int], float] | None = None
+    drop: LayerDrop | None = None
+    costs: StepCosts | None = None
 
 
 @dataclass(frozen=True)
@@ -108,7 +113,10 @@ def train(
             # Dropout is a function of where we are, so a resumed run needs no generator state.
             key = hash_chain(plan.seed, _STREAM_DROPOUT, step, micro, engine.ranks.rank)[0]
             torch.manual_seed(int(key) & (2**63 - 1))
-            loss = engine.forward(batch, **({"gates": search.gates} if search else {})).loss
+            extra: dict[str, Any] = {"gates": search.gates} if search else {}
+            if plan.drop:
+                extra["switch"] = Switch(plan.drop.draws(step, micro, len(batch["input_ids"])))
+            loss = engine.forward(batch, **extra).loss
             engine.backward(loss)
             loss_sum += loss.detach().float() / engine.accumulation
             if search and micro == engine.accumulation - 1:
@@ -131,9 +139,9 @@ def train(
                 grad_norm=engine.grad_norm(), skipped_steps=skipped, tokens_per_second=rate,
                 step_seconds=lap / steps_done,
                 data_wait_seconds=data_wait / steps_done,
-                **({"flops_per_second": (plan.flops(step) - plan.flops(log_step)) / lap} if plan.flops else {}),
+                **(_costs(plan, plan.costs, log_step, step, lap) if plan.costs else {}),
             )  # fmt: skip
-            metrics.advance(loss=f"{mean_loss:.3f}", **{"tokens/s": f"{rate:,.0f}"})
+            metrics.advance(loss=f"{mean_loss:.3f}", **{"tokens/s": f"{rate:,.0f}"}, **_depth(plan, log_step, step))
             log_step, data_wait, skipped = step, 0.0, 0
         else:
             metrics.advance()
@@ -158,3 +166,25 @@ def train(
 
     batches.close()
     return Outcome(step, loader.tokens(step) - loader.tokens(plan.first_step), seconds + watch.lap(), validation)
+
+
+def _costs(plan: Plan, costs: StepCosts, first: int, last: int, seconds: float) -> dict[str, float]:
+    """What the steps [first, last) of a log row cost; with layer dropping also theta and depth."""
+    row = {"flops_per_second": (costs.flops(last) - costs.flops(first)) / seconds}
+    if plan.drop:
+        schedule = plan.drop.schedule
+        row |= {
+            "theta": float(schedule.theta_at(last - 1)[0]),
+            "expected_depth": float(schedule.expected_depth(np.arange(first, last)).mean()),
+            "depth": costs.depth(first, last),
+            "flops_saved": costs.saved(plan.first_step, last),
+        }
+    return row
+
+
+def _depth(plan: Plan, first: int, last: int) -> dict[str, str]:
+    """Depth and the FLOPs saved so far, for the progress line."""
+    if not (plan.drop and plan.costs):
+        return {}
+    saved = plan.costs.saved(plan.first_step, last)
+    return {"depth": f"{plan.costs.depth(first, last):.1f}/{plan.drop.schedule.num_layers}", "saved": f"{saved:.0%}"}

@@ -14,9 +14,9 @@ LAYERS = [
     {"checkpoint", "engine"},
     {"metrics", "data", "optim", "dist", "tracking", "record", "report_tables",
      "plots.style", "plots.ticket", "plots.training", "tickets.gates", "tickets.score", "tickets.surgery",
-     "model.hf", "model.modeling_slim_bert", "tasks.glue", "tasks.classification", "tasks.classifier"},
+     "model.hf", "model.modeling_slim_bert", "model.switch", "tasks.glue", "tasks.classification", "tasks.classifier"},
     {"run", "dsconfig", "config", "artifacts", "model.shape", "tickets.ticket", "tickets.select", "tickets.settle",
-     "tickets.draw", "tickets.families"},
+     "tickets.draw", "tickets.families", "layer_drop", "step_costs"},
 ]  # fmt: skip
 TORCH_FREE = LAYERS[-1] | {"stages", "launch", "__main__"}
 ONLY_DEEPSPEED = {"engine", "checkpoint"}
@@ -24,6 +24,8 @@ DATA_PREP_EDGES = {
     ("config", "data_prep.manifest"),
     ("dsconfig", "data_prep.manifest"),
     ("artifacts", "data_prep.manifest"),
+    ("layer_drop", "data_prep.manifest"),
+    ("layer_drop", "data_prep.rows.masking"),
     ("artifacts", "data_prep.corpus"),
     ("data", "data_prep.rows.shards"),
     ("data", "data_prep.rows.masking"),

@@ -4,7 +4,9 @@ This file travels with every exported model and needs torch and transformers onl
 Shape letters: B rows, L tokens a row, H hidden size, N masked positions, V vocabulary.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal, Protocol
 
 import torch
@@ -34,6 +36,15 @@ class Gates(Protocol):
     def heads(self) -> tuple[Tensor, ...]: ...
     @property
     def neurons(self) -> tuple[Tensor, ...]: ...
+
+
+class Switch(Protocol):
+    """Runs layer `index` of a training pass, or skips it: x (B, L, H) and mask (B, ...) or None to x after it.
+
+    `layer` takes x and mask, of all rows or of some, and `scale`, the factor of what both its sub-layers add.
+    """
+
+    def __call__(self, index: int, layer: Callable[..., Tensor], x: Tensor, mask: Tensor | None, /) -> Tensor: ...
 
 
 class SlimBertConfig(PreTrainedConfig):
@@ -192,13 +203,23 @@ class SlimBertLayer(nn.Module):
         self.dropout = SlimBertDropout(config.hidden_dropout_prob)
 
     def forward(
-        self, x: Tensor, mask: Tensor | None = None, head_gate: Tensor | None = None, neuron_gate: Tensor | None = None
+        self,
+        x: Tensor,
+        mask: Tensor | None = None,
+        head_gate: Tensor | None = None,
+        neuron_gate: Tensor | None = None,
+        scale: float = 1.0,
     ) -> Tensor:
         if self.pre_norm:
-            x = x + self.dropout(self.attention(self.attention_norm(x), mask, head_gate))
-            return x + self.dropout(self.ffn(self.ffn_norm(x), neuron_gate))
-        x = self.attention_norm(x + self.dropout(self.attention(x, mask, head_gate)))
-        return self.ffn_norm(x + self.dropout(self.ffn(x, neuron_gate)))
+            x = x + self.dropout(scaled(self.attention(self.attention_norm(x), mask, head_gate), scale))
+            return x + self.dropout(scaled(self.ffn(self.ffn_norm(x), neuron_gate), scale))
+        x = self.attention_norm(x + self.dropout(scaled(self.attention(x, mask, head_gate), scale)))
+        return self.ffn_norm(x + self.dropout(scaled(self.ffn(x, neuron_gate), scale)))
+
+
+def scaled(x: Tensor, factor: float) -> Tensor:
+    """`x` times `factor`, and x itself when that is 1."""
+    return x if factor == 1.0 else x * factor
 
 
 class SlimBertPreTrainedModel(PreTrainedModel):
@@ -242,6 +263,7 @@ class SlimBertModel(SlimBertPreTrainedModel):
         position_ids: Tensor | None = None,
         document_ids: Tensor | None = None,
         gates: Gates | None = None,
+        switch: Switch | None = None,
         output_hidden_states: bool = False,
     ) -> BaseModelOutput:
         """Hidden states (B, L, H) of token ids (B, L).
@@ -249,18 +271,21 @@ class SlimBertModel(SlimBertPreTrainedModel):
         attention_mask (B, L): 0 where no position may look. document_ids (B, L): positions attend only within
         equal ids; 0 marks padding. position_ids (B, L) count from 0 within a piece; the position offset is
         added here. A model without a type table ignores token_type_ids. With `output_hidden_states` the
-        embeddings and the output of every layer (before the final norm) are returned too.
+        embeddings and the output of every layer (before the final norm) are returned too. `switch` runs the layers,
+        or skips them; raises ValueError outside training, where every layer runs.
         """
+        if switch is not None and not self.training:
+            raise ValueError("a switch that drops layers was given to a model in evaluation mode")
         x = self.embeddings(input_ids, token_type_ids, position_ids)
         mask = attention_bias_mask(attention_mask, document_ids)
         states = [x] if output_hidden_states else None
         for index, layer in enumerate(self.layers):
             head_gate = gates.heads[index] if gates is not None else None
             neuron_gate = gates.neurons[index] if gates is not None else None
+            run: Callable[..., Tensor] = partial(layer, head_gate=head_gate, neuron_gate=neuron_gate)
             if self.activation_checkpointing and torch.is_grad_enabled():
-                x = checkpoint(layer, x, mask, head_gate, neuron_gate, use_reentrant=False)
-            else:
-                x = layer(x, mask, head_gate, neuron_gate)
+                run = partial(checkpoint, run, use_reentrant=False)
+            x = run(x, mask) if switch is None else switch(index, run, x, mask)
             if states is not None:
                 states.append(x)
         if self.final_norm is not None:
@@ -405,6 +430,7 @@ class SlimBertForMaskedLM(SlimBertPreTrainedModel):
         masked_positions: Tensor | None = None,
         sentence_labels: Tensor | None = None,
         gates: Gates | None = None,
+        switch: Switch | None = None,
         output_hidden_states: bool = False,
     ) -> SlimBertOutput:
         """Logits and, with labels, the mean cross entropy in fp32 (0 when no label counts).
@@ -424,6 +450,7 @@ class SlimBertForMaskedLM(SlimBertPreTrainedModel):
             position_ids=position_ids,
             document_ids=document_ids,
             gates=gates,
+            switch=switch,
             output_hidden_states=output_hidden_states,
         )
         x = encoded.last_hidden_state

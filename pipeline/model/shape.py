@@ -144,14 +144,18 @@ class EncoderShape:
 
         Attention is counted over the whole row, as a fused kernel with a mask computes it.
         """
-        total = 0
+        return sum(self.layer_flops_per_token(row_length))
+
+    def layer_flops_per_token(self, row_length: int) -> tuple[float, ...]:
+        """The terms of `encoder_flops_per_token`, one a layer."""
+        found = []
         for layer in self.layers:
             inner = layer.heads * self.head_size
             projections = 2 * self.hidden_size * inner * 4
             attention = 2 * row_length * inner * 2
             feed_forward = 2 * self.hidden_size * layer.ffn * 2
-            total += projections + attention + feed_forward
-        return float(total)
+            found.append(float(projections + attention + feed_forward))
+        return tuple(found)
 
     def forward_flops_per_token(self, row_length: int, masked_fraction: float) -> float:
         """`encoder_flops_per_token` and the heads: the LM head on the `masked_fraction` of positions it runs on,

@@ -1,0 +1,225 @@
+"""Layer dropping: which layers run in which micro-batch. Schedules over time and depth, and the draws.
+
+Pure functions of the step, and draws that are pure functions of (seed, step, micro-step), the same on every rank:
+nothing here needs to be kept in a checkpoint. Knows nothing of torch, models or recipes; `pipeline.model.switch`
+runs layers as they were drawn.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data_prep.manifest import UserError
+from data_prep.rows.masking import IntArray, extend_chain, hash_chain, uniform
+
+TimeKind = Literal["constant", "pld", "decreasing", "stages"]
+DepthKind = Literal["uniform", "pld", "linear", "alternate", "inner"]
+Unit = Literal["layer", "sample"]
+Scaling = Literal["block", "sublayer", "none"]
+Floats = NDArray[np.float64]
+
+_STREAM_LAYER, _STREAM_ROWS = 21, 22
+
+
+@dataclass(frozen=True)
+class DropSchedule:
+    """The probability with which each layer is kept, at every step of `total_steps`.
+
+    `theta` is that of the layers dropped most, at the time they are dropped most; 1 - theta is the largest drop rate.
+    Over time theta(t), t counted from 0 over the T steps between the two dense phases:
+      constant     theta (LayerDrop: Fan et al., ICLR 2020)
+      pld          (1 - theta) exp(-gamma t) + theta (Zhang and He, NeurIPS 2020, eq. 5); gamma None: 100 / T
+      decreasing   theta + (1 - theta) t / (T - 1): drops most at first, none at the end
+      stages       stages[i] for the i-th of equally long stages (RaPTr: growing subnetworks)
+    Over depth, layer l of L counted from 0, with theta for theta(t):
+      uniform      theta
+      pld          1 - (l + 1) / L (1 - theta) (the paper's i / L with i from 1)
+      linear       1 - l / (L - 1) (1 - theta): the first layer always runs
+      alternate    theta for every second layer, from the second on; the others always run
+      inner        theta for all but the first and the last layer, which always run (RaPTr)
+    In the fractions `dense_start` and `dense_end` of the steps every layer runs. `first_step`: the step, as the
+    callers count them, with which the schedule begins.
+    Raises UserError for values that make no schedule.
+    """
+
+    total_steps: int
+    num_layers: int
+    time: TimeKind = "decreasing"
+    depth: DepthKind = "linear"
+    theta: float = 0.5
+    gamma: float | None = None
+    stages: tuple[float, ...] = ()
+    dense_start: float = 0.0
+    dense_end: float = 0.0
+    first_step: int = 0
+
+    def __post_init__(self) -> None:
+        problems = schedule_problems(
+            self.time, self.depth, self.theta, self.gamma, self.stages, self.dense_start, self.dense_end
+        )
+        if self.total_steps < 1 or self.num_layers < 1:
+            problems.append(f"needs 1 step and 1 layer or more, got {self.total_steps} and {self.num_layers}")
+        if problems:
+            raise UserError("layer dropping: " + "; ".join(problems))
+
+    def theta_at(self, steps: IntArray | int) -> Floats:
+        """theta(t) at `steps` (n,); (n,)."""
+        steps = np.atleast_1d(np.asarray(steps, np.int64)) - self.first_step
+        begin = round(self.dense_start * self.total_steps)
+        end = self.total_steps - round(self.dense_end * self.total_steps)
+        t, length = (steps - begin).astype(np.float64), max(1, end - begin)
+        if self.time == "constant":
+            theta = np.full(len(steps), self.theta)
+        elif self.time == "pld":
+            gamma = 100 / length if self.gamma is None else self.gamma
+            theta = (1 - self.theta) * np.exp(-gamma * np.maximum(t, 0)) + self.theta
+        elif self.time == "decreasing":
+            theta = self.theta + (1 - self.theta) * np.clip(t / max(1, length - 1), 0, 1)
+        else:
+            stage = np.clip((t * len(self.stages)) // length, 0, len(self.stages) - 1)
+            theta = np.asarray(self.stages)[stage.astype(np.int64)]
+        return np.where((steps < begin) | (steps >= end), 1.0, theta)
+
+    def keep(self, steps: IntArray | int) -> Floats:
+        """Keep probability of every layer at `steps` (n,); (n, num_layers)."""
+        return 1 - self._depth_shares() * (1 - self.theta_at(steps)[:, None])
+
+    def expected_depth(self, steps: IntArray | int) -> Floats:
+        """Layers that run on average at `steps` (n,); (n,)."""
+        return self.keep(steps).sum(1)
+
+    def _depth_shares(self) -> Floats:
+        """The share of 1 - theta(t) with which each layer is dropped, (num_layers,)."""
+        layers, index = self.num_layers, np.arange(self.num_layers)
+        if self.depth == "uniform":
+            return np.ones(layers)
+        if self.depth == "pld":
+            return (index + 1) / layers
+        if self.depth == "linear":
+            return index / max(1, layers - 1)
+        if self.depth == "alternate":
+            return (index % 2).astype(np.float64)
+        return ((index > 0) & (index < layers - 1)).astype(np.float64)
+
+
+def schedule_problems(
+    time: str,
+    depth: str,
+    theta: float,
+    gamma: float | None,
+    stages: tuple[float, ...],
+    dense_start: float,
+    dense_end: float,
+) -> list[str]:
+    """Everything that is wrong with a schedule's values, a line each."""
+    problems = []
+    if time not in TimeKind.__args__:  # type: ignore[attr-defined]
+        problems.append(f"time is {time!r}, wanted one of {', '.join(TimeKind.__args__)}")  # type: ignore[attr-defined]
+    if depth not in DepthKind.__args__:  # type: ignore[attr-defined]
+        problems.append(f"depth is {depth!r}, wanted one of {', '.join(DepthKind.__args__)}")  # type: ignore[attr-defined]
+    if not 0 < theta <= 1:
+        problems.append(f"theta is {theta}, wanted above 0 and at most 1: it is the probability to keep a layer")
+    if gamma is not None and (time != "pld" or not (math.isfinite(gamma) and gamma > 0)):
+        wanted = "a number above 0" if time == "pld" else f'unset: it belongs to time "pld", not {time!r}'
+        problems.append(f"gamma is {gamma}, wanted {wanted}")
+    if (time == "stages") != bool(stages):
+        wanted = (
+            "a list such as [0.4, 0.6, 0.8, 1.0]"
+            if time == "stages"
+            else f'empty: they belong to time "stages", not {time!r}'
+        )
+        problems.append(f"stages is {list(stages)}, wanted {wanted}")
+    problems += [f"stages holds {value}, wanted above 0 and at most 1" for value in stages if not 0 < value <= 1]
+    if not (dense_start >= 0 and dense_end >= 0 and dense_start + dense_end < 1):
+        problems.append(
+            f"dense_start and dense_end are {dense_start} and {dense_end}, wanted 0 or more and together below 1"
+        )
+    return problems
+
+
+@dataclass(frozen=True)
+class LayerDraw:
+    """What one layer does in one micro-batch.
+
+    `rows` (k,), ascending: the rows it runs on; None: all of them. `scale`: the factor of its residual. `each`: the
+    factor stands at both sub-layers, inside the layer, as in PLD, not at the layer's residual as a whole.
+    """
+
+    runs: bool = True
+    scale: float = 1.0
+    rows: IntArray | None = None
+    each: bool = False
+
+
+@dataclass(frozen=True)
+class LayerDrop:
+    """The draws of a schedule.
+
+    `unit` "layer": a layer is skipped for a whole micro-batch, with the probability the schedule gives. "sample":
+    it runs on a subset of the rows of fixed size, round(keep x rows), that is drawn for every layer and micro-batch.
+    `scaling`: the factor of what runs, by the probability that drew it: "block" 1/keep at the layer's residual, whose
+    mean over draws is the full layer; "sublayer" 1/keep at both sub-layers (PLD, whose mean is not); "none" 1
+    (LayerDrop). `once_a_step`: all micro-batches of an optimiser step share the draw of the first.
+    """
+
+    schedule: DropSchedule
+    seed: int
+    unit: Unit = "layer"
+    scaling: Scaling = "block"
+    once_a_step: bool = False
+
+    def draws(self, step: int, micro: int, rows: int) -> list[LayerDraw]:
+        """What every layer does in micro-batch `micro` of `step`, of so many rows.
+
+        Raises UserError where a layer would be left without a row.
+        """
+        keep = self.schedule.keep(step)[0]
+        micro = 0 if self.once_a_step else micro
+        each = self.scaling == "sublayer"
+        if self.unit == "layer":
+            runs = self._runs(np.array([step]), np.array([micro]))[0, 0]
+            scales = np.ones_like(keep) if self.scaling == "none" else 1 / keep
+            return [LayerDraw(bool(r), float(s), None, each) for r, s in zip(runs, scales, strict=True)]
+        counts = self._counts(np.array([step]), rows)[0]
+        layers = np.arange(self.schedule.num_layers)[:, None]
+        keys = extend_chain(hash_chain(self.seed, _STREAM_ROWS, step, micro, layers), np.arange(rows))
+        order = np.argsort(keys, axis=1, kind="stable")
+        return [
+            LayerDraw(each=each)
+            if count == rows
+            else LayerDraw(True, 1.0 if self.scaling == "none" else rows / count, np.sort(order[layer, :count]), each)
+            for layer, count in enumerate(counts.tolist())
+        ]
+
+    def executed(self, steps: IntArray, micro_steps: int, rows: int) -> Floats:
+        """The share of a step's rows that each layer really ran on, (n, num_layers), for `steps` (n,)."""
+        if self.unit == "sample":
+            return self._counts(steps, rows) / rows
+        return self._runs(steps, np.arange(1 if self.once_a_step else micro_steps)).mean(1)
+
+    def check(self, rows: int) -> None:
+        """Raise UserError where micro-batches of so many rows cannot be dropped from as the schedule says."""
+        if self.unit == "sample":
+            first, total = self.schedule.first_step, self.schedule.total_steps
+            self._counts(np.unique(np.linspace(first, first + total - 1, 1000).astype(np.int64)), rows)
+
+    def _runs(self, steps: IntArray, micros: IntArray) -> NDArray[np.bool_]:
+        """(steps, micro-steps, layers): whether the layer runs."""
+        layers = np.arange(self.schedule.num_layers)
+        keys = hash_chain(self.seed, _STREAM_LAYER, steps[:, None, None], micros[:, None], layers)
+        return uniform(keys) < self.schedule.keep(steps)[:, None, :]
+
+    def _counts(self, steps: IntArray, rows: int) -> IntArray:
+        """(steps, layers): the rows each layer runs on."""
+        keep = self.schedule.keep(steps)
+        counts = np.floor(keep * rows + 0.5).astype(np.int64)
+        if (counts < 1).any():
+            step, layer = np.argwhere(counts < 1)[0]
+            raise UserError(
+                f"layer dropping by sample leaves layer {layer + 1} without a row at step {steps[step]}: it keeps "
+                f"{keep[step, layer]:.3f} of the {rows} rows of a micro-batch; raise theta or batch.micro_rows"
+            )
+        return counts
