@@ -69,6 +69,9 @@ class Engine:
         self.ranks = ranks
         self.zero_stage: int = config.get("zero_optimization", {}).get("stage", 0)
         self.accumulation: int = config["gradient_accumulation_steps"]
+        # Offloading keeps the gradients of the step before for parameters that were not used in the last micro-batch.
+        offload = config.get("zero_optimization", {}).get("offload_optimizer", {})
+        self.needs_every_gradient: bool = offload.get("device", "none") != "none"
         with _muon_inside_layers_only():
             self.deepspeed, *_ = deepspeed.initialize(
                 model=model, model_parameters=parameter_groups, config=config, dist_init_required=False
@@ -108,6 +111,10 @@ class Engine:
         """Close a micro-batch. True when it ended an optimiser step."""
         boundary = self.deepspeed.is_gradient_accumulation_boundary()
         self.deepspeed.step()
+        if boundary and self.zero_stage == 3:
+            # The first micro-batch of a step overwrites the gradients of the step before, but only of parameters that
+            # it has used: those of a layer that it skipped would be added to.
+            self.deepspeed.optimizer.grad_partitions_flat_buffer.zero_()
         return bool(boundary)
 
     @property

@@ -22,6 +22,7 @@ Scaling = Literal["block", "sublayer", "none"]
 Floats = NDArray[np.float64]
 
 _STREAM_LAYER, _STREAM_ROWS = 21, 22
+_CHUNK_STEPS = 4096
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,9 @@ class DropSchedule:
 
     def keep(self, steps: IntArray | int) -> Floats:
         """Keep probability of every layer at `steps` (n,); (n, num_layers)."""
-        return 1 - self._depth_shares() * (1 - self.theta_at(steps)[:, None])
+        shares = self._depth_shares()
+        # Written so that a share of 1 gives theta, and theta 1 gives 1, to the last bit.
+        return (1 - shares) + shares * self.theta_at(steps)[:, None]
 
     def expected_depth(self, steps: IntArray | int) -> Floats:
         """Layers that run on average at `steps` (n,); (n,)."""
@@ -202,9 +205,9 @@ class LayerDrop:
 
     def check(self, rows: int) -> None:
         """Raise UserError where micro-batches of so many rows cannot be dropped from as the schedule says."""
-        if self.unit == "sample":
-            first, total = self.schedule.first_step, self.schedule.total_steps
-            self._counts(np.unique(np.linspace(first, first + total - 1, 1000).astype(np.int64)), rows)
+        first, end = self.schedule.first_step, self.schedule.first_step + self.schedule.total_steps
+        for start in range(first, end, _CHUNK_STEPS) if self.unit == "sample" else ():
+            self._counts(np.arange(start, min(start + _CHUNK_STEPS, end)), rows)
 
     def _runs(self, steps: IntArray, micros: IntArray) -> NDArray[np.bool_]:
         """(steps, micro-steps, layers): whether the layer runs."""

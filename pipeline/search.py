@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors.torch import save_file
 
@@ -49,6 +50,7 @@ class EarlyBird:
             search.score, self._gates, shape, lr=search.l1_lr, heads_penalty=search.l1_penalty,
             neurons_penalty=search.l1_penalty, decay=search.decay, seed=recipe.seed,
         )  # fmt: skip
+        self._drop = recipe.dropping(len(shape.layers), searching=True)
         self.watcher = Watcher(shape, recipe.ticket_rules(), settle_rules(recipe))
         self.seen: Observation | None = None
 
@@ -61,15 +63,24 @@ class EarlyBird:
     def settled(self) -> bool:
         return self.watcher.done
 
-    def after_backward(self, engine: Engine) -> None:
-        """Take the gates' gradients of the whole step before the optimiser moves the weights."""
-        if self._score.needs == "gradients":
-            gradients = self._gates.collect(engine.loss_scale * self._ranks.world_size, self._ranks.sum_in_place)
-            self._score.update(self._gates, gradients, None)
+    def after_backward(self, step: int, engine: Engine) -> None:
+        """Take the gates' gradients of the whole step, the 0-based `step`, before the optimiser moves the weights."""
+        if self._score.needs != "gradients":
+            return
+        scales = stands_for = None
+        if self._drop:
+            draws = self._drop.draws(step, 0, rows=1)
+            keep = self._drop.schedule.keep(step)[0].tolist()
+            scales = [draw.scale * draw.runs for draw in draws]
+            stands_for = [draw.runs / kept for draw, kept in zip(draws, keep, strict=True)]
+        divide_by = engine.loss_scale * self._ranks.world_size
+        gradients = self._gates.collect(divide_by, self._ranks.sum_in_place, scales)
+        self._score.update(self._gates, gradients, None, stands_for)
 
     def after_step(self, step: int, engine: Engine) -> dict[str, Any] | None:
         """Every few steps record the scores and look at the masks; returns the row to log."""
-        if step % self._every and step < self.watcher.settle.max_step:
+        last = step >= self.watcher.settle.max_step
+        if (step % self._every and not last) or not self._every_layer_ran(step, last):
             return None
         if self._score.needs == "weights":
             self._score.update(self._gates, None, engine.weights())
@@ -87,6 +98,18 @@ class EarlyBird:
         for group, distances in self.seen.distances.items():
             row |= {group: distances[-1] if distances else None, f"{group}_queue": distances}
         return row
+
+    def _every_layer_ran(self, steps: int, last: bool) -> bool:
+        """False while a layer has been skipped in all of the first `steps`; a UserError when that is the end."""
+        if not self._drop or self._score.needs != "gradients":
+            return True
+        ran = self._drop.executed(np.arange(steps), 1, rows=1).any(0)
+        if last and not ran.all():
+            raise UserError(
+                f"layer {int(ran.argmin()) + 1} was skipped in all {steps} steps of the search, so its units have no "
+                "score: raise layer_drop.theta or search.max_steps, or set layer_drop.during_search = false"
+            )
+        return bool(ran.all())
 
     def state(self) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
         tensors = {f"gates/{name}": value for name, value in self._gates.state().items()}

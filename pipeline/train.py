@@ -33,7 +33,7 @@ class TicketSearch(Protocol):
     @property
     def settled(self) -> bool: ...
 
-    def after_backward(self, engine: Engine) -> None: ...
+    def after_backward(self, step: int, engine: Engine) -> None: ...
 
     def after_step(self, step: int, engine: Engine) -> dict[str, Any] | None: ...
 
@@ -115,12 +115,13 @@ def train(
             torch.manual_seed(int(key) & (2**63 - 1))
             extra: dict[str, Any] = {"gates": search.gates} if search else {}
             if plan.drop:
-                extra["switch"] = Switch(plan.drop.draws(step, micro, len(batch["input_ids"])))
+                draws = plan.drop.draws(step, micro, len(batch["input_ids"]))
+                extra["switch"] = Switch(draws, touch=engine.needs_every_gradient)
             loss = engine.forward(batch, **extra).loss
             engine.backward(loss)
             loss_sum += loss.detach().float() / engine.accumulation
             if search and micro == engine.accumulation - 1:
-                search.after_backward(engine)
+                search.after_backward(step, engine)
             engine.micro_step()
         step += 1
         distances = search.after_step(step, engine) if search else None

@@ -9,7 +9,7 @@ import torch
 from pipeline.model.hf import build_model
 from tests import engine_case, ranks
 
-CASE = str(Path(engine_case.__file__))
+CASE = ["-m", engine_case.__name__]
 CASES = [
     (1, 1, "fp32", "adamw"),
     (2, 1, "bf16", "adamw"),
@@ -54,7 +54,7 @@ def plain() -> tuple[list[float], list[float]]:
 def test_engine(
     world: int, stage: int, precision: str, optimizer: str, plain: tuple[list[float], list[float]], tmp_path: Path
 ) -> None:
-    outputs = ranks.run([CASE, str(stage), precision, optimizer, str(tmp_path)], world, tmp_path)
+    outputs = ranks.run([*CASE, str(stage), precision, optimizer, str(tmp_path)], world, tmp_path)
     reports = [report(output) for output in outputs]
     first = reports[0]
     assert all(other["losses"] == first["losses"] for other in reports)

@@ -30,9 +30,10 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def begin_run(root: Path, name: str, engine: str) -> Run:
+def begin_run(root: Path, name: str, engine: str, unit: str) -> Run:
     overrides = ["search.max_steps=24", "search.guard_steps=22", "pretrain.steps=40", "checkpoint.every_steps=3",
-                 "model.dropout=0.1", "evaluation.every_steps=10"]  # fmt: skip
+                 "model.dropout=0.1", "evaluation.every_steps=10", "layer_drop.enabled=true", "layer_drop.theta=0.4",
+                 f"layer_drop.unit={unit}"]  # fmt: skip
     recipe = config.load_recipe(str(root / "tiny.toml"), overrides)
     return Run.of(root, name, recipe, dsconfig.load_ds_config(engine)).save()
 
@@ -60,9 +61,9 @@ def run_stage(root: Path, run: Run, stage: str, kill_at: list[int]) -> int:
 
 
 @pytest.mark.dist
-@pytest.mark.parametrize("engine", ["zero1_bf16", "zero2_bf16"])
-def test_killed_and_restarted_equals_untouched(root: Path, engine: str) -> None:
-    untouched, killed = begin_run(root, f"untouched-{engine}", engine), begin_run(root, f"killed-{engine}", engine)
+@pytest.mark.parametrize(("engine", "unit"), [("zero1_bf16", "layer"), ("zero2_bf16", "sample")])
+def test_killed_and_restarted_equals_untouched(root: Path, engine: str, unit: str) -> None:
+    untouched, killed = (begin_run(root, f"{name}-{engine}", engine, unit) for name in ("untouched", "killed"))
     pick = random.Random(engine)
     for stage in ("search", "pretrain"):
         run_stage(root, untouched, stage, [])

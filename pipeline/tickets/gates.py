@@ -4,7 +4,7 @@ The gates are fp32 leaf tensors, the same on every rank; the model multiplies by
 gradients here, and `collect` averages these over the ranks. Knows nothing of scores, optimisers or DeepSpeed.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -47,16 +47,21 @@ class GateSet:
             for layer, gate in enumerate(gates)
         }
 
-    def collect(self, divide_by: float, all_reduce: Callable[[Tensor], None] | None = None) -> GateGrads:
+    def collect(
+        self,
+        divide_by: float,
+        all_reduce: Callable[[Tensor], None] | None = None,
+        scales: Sequence[float] | None = None,
+    ) -> GateGrads:
         """Take the gradients of all backward passes since the last call, and clear them.
 
         `all_reduce` sums a flat fp32 tensor over the ranks in place (None: one rank). The sum is then divided by
-        `divide_by`: the number of ranks times the loss scale times whatever else the loss was multiplied by. A
-        layer that was skipped on every micro-step counts as zero. Raises RuntimeError when no gate at all was in
-        the graph: the model was run without `gates`.
+        `divide_by`: the number of ranks times the loss scale times whatever else the loss was multiplied by; and
+        where layers were dropped, by each layer's factor in `scales`, 0 for one that was skipped, whose gates get
+        zeros. Raises RuntimeError when no gate was in the graph though a layer ran: the model was run without `gates`.
         """
         gates = list(self.named().values())
-        if all(gate.grad is None for gate in gates):
+        if all(gate.grad is None for gate in gates) and (scales is None or any(scales)):
             raise RuntimeError("no gate has a gradient: pass GateSet.tensors to the model as gates")
         flat = torch.cat([torch.zeros_like(gate) if gate.grad is None else gate.grad for gate in gates])
         for gate in gates:
@@ -65,6 +70,9 @@ class GateSet:
             all_reduce(flat)
         grads = list(flat.div_(divide_by).split([gate.numel() for gate in gates]))
         num_layers = len(self.tensors.heads)
+        for layer, scale in enumerate(scales or ()):
+            for grad in (grads[layer], grads[num_layers + layer]):
+                grad.div_(scale or 1.0)
         return GateGrads(heads=grads[:num_layers], neurons=grads[num_layers:])
 
     def state(self) -> dict[str, Tensor]:

@@ -3,7 +3,7 @@
 Knows nothing of masks, tickets or when they are drawn. Scores are magnitudes: the larger, the more it matters.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import ClassVar, Literal, Protocol
 
 import numpy as np
@@ -18,6 +18,7 @@ ScoreKind = Literal["l1", "taylor", "magnitude", "random"]
 Needs = Literal["gradients", "weights", "nothing"]
 Scores = dict[str, list[np.ndarray]]
 Weights = Mapping[str, Tensor]
+StandsFor = Sequence[float]
 
 
 class Score(Protocol):
@@ -27,8 +28,15 @@ class Score(Protocol):
     kind: ClassVar[ScoreKind]
     needs: ClassVar[Needs]
 
-    def update(self, gates: GateSet, grads: GateGrads | None, weights: Weights | None) -> bool:
-        """Take in one step. False when it was left out because a gradient is not finite (fp16 overflow)."""
+    def update(
+        self, gates: GateSet, grads: GateGrads | None, weights: Weights | None, stands_for: StandsFor | None = None
+    ) -> bool:
+        """Take in one step. False when it was left out because a gradient is not finite (fp16 overflow).
+
+        `stands_for`, where layers are dropped: of how many steps each layer's gradient is the sample, 0 for one that
+        was skipped and 1 / (its probability to run) for one that ran. So no layer's units score lower, or more
+        slowly, because their layer was left out more often.
+        """
 
     def scores(self) -> Scores:
         """One float32 array a layer for "heads" and "neurons", copies that later steps do not touch."""
@@ -51,18 +59,28 @@ class L1Score:
 
     def __init__(self, gates: GateSet, lr: float, heads_penalty: float, neurons_penalty: float) -> None:
         self._gates = gates
+        self._lr = lr
         self._penalties = {"heads": heads_penalty, "neurons": neurons_penalty}
-        self._adam = torch.optim.Adam(list(gates.named().values()), lr=lr)
+        self._adam = torch.optim.Adam([{"params": [gate]} for gate in gates.named().values()], lr=lr)
 
     @torch.no_grad()
-    def update(self, gates: GateSet, grads: GateGrads | None, weights: Weights | None = None) -> bool:
+    def update(
+        self,
+        gates: GateSet,
+        grads: GateGrads | None,
+        weights: Weights | None = None,
+        stands_for: StandsFor | None = None,
+    ) -> bool:
         assert gates is self._gates
         assert grads is not None
         if not _all_finite(grads):
             return False
-        named = gates.named()
-        for (name, gate), grad in zip(named.items(), (*grads.heads, *grads.neurons), strict=True):
-            gate.grad = grad + self._penalties[name.partition(".")[0]] * gate.sign()
+        # A gate that stands for several steps takes one as long as these; one whose layer was skipped takes none.
+        by_gate = [1.0] * len(self._adam.param_groups) if stands_for is None else [*stands_for, *stands_for]
+        named = zip(gates.named().items(), (*grads.heads, *grads.neurons), strict=True)
+        for group, ((name, gate), grad), steps in zip(self._adam.param_groups, named, by_gate, strict=True):
+            group["lr"] = self._lr * steps
+            gate.grad = grad + self._penalties[name.partition(".")[0]] * gate.sign() if steps else None
         self._adam.step()
         self._adam.zero_grad()
         return True
@@ -84,7 +102,7 @@ class L1Score:
             name, _, key = full.rpartition(".")
             moments.setdefault(name, {})[key] = value
         named = self._gates.named()
-        if moments and set(moments) != set(named):
+        if not set(moments) <= set(named):
             raise KeyError(f"gates are {sorted(named)}, the saved moments are of {sorted(moments)}")
         for name, gate in named.items():
             # Adam keeps its step count on the CPU; the moments live where the gate does.
@@ -97,42 +115,49 @@ class L1Score:
 class TaylorScore:
     """First-order saliency: gates stay at 1, the score is the mean over steps of |dL/dgate|.
 
-    `decay` None: the plain mean of all steps; else an exponential one, corrected for its start at zero. Training
-    itself is undisturbed (Michel et al., 2019; Molchanov et al., 2019 use the same quantity).
+    `decay` None: the plain mean of all steps; else an exponential one, in which the newest step counts 1 and the one
+    before it `decay`. Training itself is undisturbed (Michel et al., 2019; Molchanov et al., 2019 use the same
+    quantity). Where layers are dropped it is the weighted mean over the steps in which the layer ran.
     """
 
     kind: ClassVar[ScoreKind] = "taylor"
     needs: ClassVar[Needs] = "gradients"
 
     def __init__(self, gates: GateSet, decay: float | None = None) -> None:
-        self._decay = decay
-        self._num_steps = 0
+        self._decay = 1.0 if decay is None else decay
         self._means = {name: torch.zeros_like(gate) for name, gate in gates.state().items()}
+        self._totals = torch.zeros(len(gates.tensors.heads), dtype=torch.float64)  # of each layer's weights
 
-    def update(self, gates: GateSet, grads: GateGrads | None, weights: Weights | None = None) -> bool:
+    def update(
+        self,
+        gates: GateSet,
+        grads: GateGrads | None,
+        weights: Weights | None = None,
+        stands_for: StandsFor | None = None,
+    ) -> bool:
         assert grads is not None
         if not _all_finite(grads):
             return False
-        self._num_steps += 1
-        weight = 1 / self._num_steps if self._decay is None else 1 - self._decay
-        for mean, grad in zip(self._means.values(), (*grads.heads, *grads.neurons), strict=True):
-            mean.lerp_(grad.abs(), weight)
+        counts = torch.ones_like(self._totals) if stands_for is None else self._totals.new_tensor(stands_for)
+        self._totals = self._decay * self._totals + counts
+        shares = (counts / self._totals.where(counts > 0, 1.0)).tolist()
+        every = zip(self._means.values(), (*grads.heads, *grads.neurons), [*shares, *shares], strict=True)
+        for mean, grad, share in every:
+            mean.lerp_(grad.abs(), share)
         return True
 
     def scores(self) -> Scores:
-        if not self._num_steps:
-            raise RuntimeError("a taylor score needs at least one step before it can be read")
-        correction = 1.0 if self._decay is None else 1 - self._decay**self._num_steps
-        return _by_group({name: _array(mean / correction) for name, mean in self._means.items()})
+        if not self._totals.all():
+            raise RuntimeError("a taylor score needs at least one step of every layer before it can be read")
+        return _by_group({name: _array(mean) for name, mean in self._means.items()})
 
     def state(self) -> dict[str, Tensor]:
-        means = {name: mean.clone() for name, mean in self._means.items()}
-        return {**means, "num_steps": torch.tensor(self._num_steps)}
+        return {**{name: mean.clone() for name, mean in self._means.items()}, "totals": self._totals.clone()}
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
-        if set(state) != {*self._means, "num_steps"}:
+        if set(state) != {*self._means, "totals"}:
             raise KeyError(f"means are {sorted(self._means)}, the saved ones {sorted(state)}")
-        self._num_steps = int(state["num_steps"])
+        self._totals = state["totals"].cpu().clone()
         for name, mean in self._means.items():
             mean.copy_(state[name])
 
@@ -152,7 +177,13 @@ class MagnitudeScore:
         self._norms: dict[str, Tensor] = {}
 
     @torch.no_grad()
-    def update(self, gates: GateSet | None, grads: GateGrads | None, weights: Weights | None) -> bool:
+    def update(
+        self,
+        gates: GateSet | None,
+        grads: GateGrads | None,
+        weights: Weights | None,
+        stands_for: StandsFor | None = None,
+    ) -> bool:
         assert weights is not None
         squares: dict[str, Tensor] = {}
         for key, (slot, layer) in self._family.find(weights, self._shape).items():
@@ -187,7 +218,13 @@ class RandomScore:
         self._shape = shape
         self._seed = seed
 
-    def update(self, gates: GateSet | None, grads: GateGrads | None, weights: Weights | None) -> bool:
+    def update(
+        self,
+        gates: GateSet | None,
+        grads: GateGrads | None,
+        weights: Weights | None,
+        stands_for: StandsFor | None = None,
+    ) -> bool:
         return True
 
     def scores(self) -> Scores:

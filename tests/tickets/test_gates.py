@@ -3,6 +3,8 @@
 import pytest
 import torch
 
+from pipeline.layer_drop import LayerDraw
+from pipeline.model.switch import Switch
 from pipeline.tickets.gates import GateSet
 from tests.tickets.make import model_with, packed_batch, random_state, small_shape
 
@@ -117,6 +119,29 @@ def test_a_skipped_layer_counts_as_zero():
     grads = gates.collect(divide_by=1.0)
     assert torch.equal(grads.heads[1], torch.zeros(4))
     assert grads.heads[0].abs().min() > 0
+
+
+def test_the_factor_of_a_layer_that_ran_goes_out_and_a_step_without_layers_is_one_of_zeros():
+    shape = small_shape(norm="pre", dropout=0.0, attention_dropout=0.0)
+    model, gates = model_with(shape, random_state(shape)), GateSet(shape)
+    batch = packed_batch(shape)
+    # The last layer alone is scaled: all else is as in the dense pass, so its gates' gradients are, up to its effect.
+    last = len(shape.layers) - 1
+
+    def gradients(scale):
+        draws = [LayerDraw(scale=scale if layer == last else 1.0) for layer in range(last + 1)]
+        model.train()
+        encoded = model.encoder(**batch, gates=gates.tensors, switch=Switch(draws)).last_hidden_state
+        encoded.sum().backward()
+        return gates.collect(1.0, scales=[draw.scale for draw in draws])
+
+    model.encoder.final_norm = None  # linear from the last layer on
+    dense, scaled = gradients(1.0), gradients(4.0)
+    assert torch.allclose(dense.heads[last], scaled.heads[last], rtol=1e-4, atol=1e-5)
+    assert torch.allclose(dense.neurons[last], scaled.neurons[last], rtol=1e-4, atol=1e-5)
+
+    skipped = gates.collect(1.0, scales=[0.0] * len(shape.layers))
+    assert not torch.cat([*skipped.heads, *skipped.neurons]).any()
 
 
 def test_gates_left_out_of_the_model_are_an_error():

@@ -143,6 +143,71 @@ def own_weights(state, shape, layer, group, unit):
     return own
 
 
+def test_taylor_of_dropped_layers_is_the_mean_of_the_steps_they_stand_for():
+    gates = GateSet(small_shape(layers=UNEVEN))
+    score, decayed = TaylorScore(gates), TaylorScore(gates, decay=0.8)
+    counts = [(1.0, 0.0, 4.0), (1.0, 2.0, 0.0), (1.0, 2.0, 4.0), (1.0, 0.0, 0.0)]
+    taken = [grads_of(gates, seed) for seed in range(len(counts))]
+    for grads, stands_for in zip(taken, counts, strict=True):
+        assert score.update(gates, grads, None, stands_for)
+        assert decayed.update(gates, grads, None, stands_for)
+    for group in ("heads", "neurons"):
+        for layer in range(3):
+            absolute = np.stack([getattr(grads, group)[layer].abs().numpy() for grads in taken])
+            weights = np.array([row[layer] for row in counts])
+            expected = np.average(absolute, axis=0, weights=weights)
+            assert np.allclose(score.scores()[group][layer], expected, rtol=1e-6)
+            newest_most = np.average(absolute, axis=0, weights=weights * 0.8 ** np.arange(3, -1, -1))
+            assert np.allclose(decayed.scores()[group][layer], newest_most, rtol=1e-6)
+
+
+def test_a_layer_that_never_ran_has_no_taylor_score():
+    gates = GateSet(small_shape(layers=UNEVEN))
+    score = TaylorScore(gates)
+    score.update(gates, grads_of(gates, 0), None, (1.0, 0.0, 2.0))
+    with pytest.raises(RuntimeError, match="every layer"):
+        score.scores()
+    score.update(gates, grads_of(gates, 1), None, (0.0, 2.0, 0.0))
+    score.scores()
+
+
+def test_l1_steps_of_dropped_layers_are_as_long_as_those_they_stand_for():
+    shape = small_shape(layers=UNEVEN)
+    gates, alone = GateSet(shape), GateSet(shape)
+    options = {"heads_penalty": 0.5, "neurons_penalty": 0.25}
+    score = build_score("l1", gates, shape, lr=0.01, **options)
+    # The second layer alone, at twice the rate, in the steps in which it ran.
+    twice = build_score("l1", alone, shape, lr=0.02, **options)
+    for step in range(6):
+        grads = grads_of(gates, step)
+        assert score.update(gates, grads, None, (1.0, 2.0 * (step % 2), 1.0))
+        if step % 2:
+            twice.update(alone, grads, None)
+    for group in ("heads", "neurons"):
+        assert torch.equal(getattr(gates.tensors, group)[1], getattr(alone.tensors, group)[1])
+    state = score.state()
+    resumed = build_score("l1", gates, shape, lr=0.01, **options)
+    resumed.load_state(state)
+    assert all(torch.equal(value, state[name]) for name, value in resumed.state().items())
+
+
+def test_the_expected_drift_of_a_gate_does_not_depend_on_how_often_its_layer_ran():
+    shape = small_shape(layers=((4, 24), (4, 24)))
+    generator = np.random.default_rng(0)
+    drifts = []
+    for seed in range(40):
+        gates = GateSet(shape)
+        score = build_score("l1", gates, shape, lr=1e-4, heads_penalty=0.0, neurons_penalty=0.0)
+        for step in range(60):
+            # Both layers see the same kind of gradients: ones under noise.
+            grads = GateGrads(*([1 + g for g in group] for group in grads_of(gates, 1000 * seed + step)))
+            score.update(gates, grads, None, (1.0, 4.0 * (generator.random() < 0.25)))
+        named = gates.state()
+        drifts.append([float(1 - torch.cat([named[f"heads.{i}"], named[f"neurons.{i}"]]).mean()) for i in range(2)])
+    always, seldom = np.mean(drifts, axis=0)
+    assert seldom == pytest.approx(always, rel=0.1)
+
+
 def test_magnitude_is_the_norm_of_the_unit_s_own_weights():
     shape = small_shape(layers=UNEVEN)
     state = random_state(shape)

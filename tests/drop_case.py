@@ -1,0 +1,90 @@
+"""Layer dropping in the engine, for test_engine_drop.py: some steps a case on every rank, to reports-RANK.json."""
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pipeline import dsconfig, optim
+from pipeline.config import parse_recipe
+from pipeline.dist import Ranks, started_ranks
+from pipeline.engine import Engine
+from pipeline.layer_drop import DropSchedule, LayerDrop, Unit
+from pipeline.model.hf import build_model
+from pipeline.model.shape import EncoderShape, LayerShape
+from pipeline.model.switch import Switch
+
+WIDTHS = (LayerShape(4, 24), LayerShape(2, 16), LayerShape(1, 8), LayerShape(3, 32))
+SHAPE = EncoderShape(
+    vocab_size=64, hidden_size=16, head_size=4, layers=WIDTHS, max_positions=16, norm="pre", dropout=0.0,
+    attention_dropout=0.0,
+)  # fmt: skip
+GLOBAL_ROWS, MICRO_ROWS, LENGTH, STEPS = 16, 4, 16, 6
+
+
+def layer_drop(unit: Unit, seed: int = 3) -> LayerDrop:
+    return LayerDrop(DropSchedule(STEPS, len(WIDTHS), time="constant", depth="uniform", theta=0.5), seed, unit)
+
+
+def batch(step: int, micro: int, ranks: Ranks) -> dict[str, torch.Tensor]:
+    """Packed rows: two documents each."""
+    generator = torch.Generator().manual_seed(step)
+    ids = torch.randint(5, 64, (GLOBAL_ROWS, LENGTH), generator=generator)
+    start = (micro * ranks.world_size + ranks.rank) * MICRO_ROWS
+    mine = ids[start : start + MICRO_ROWS]
+    positions = torch.arange(0, MICRO_ROWS * LENGTH, 4)
+    return {
+        "input_ids": mine,
+        "document_ids": torch.arange(LENGTH).ge(9).long().repeat(MICRO_ROWS, 1) + 1,
+        "masked_positions": positions,
+        "labels": mine.reshape(-1)[positions],
+    }
+
+
+def train(case: dict[str, Any], ranks: Ranks) -> dict[str, Any]:
+    """Losses of every step and the absolute sum of every weight at the end."""
+    optimizer = {"name": case["optimizer"], "lr": 0.01, "gradient_clipping": 0.5 * (case["optimizer"] == "adamw")}
+    recipe = parse_recipe(
+        {"batch": {"global_rows": GLOBAL_ROWS, "micro_rows": MICRO_ROWS}, "optimizer": optimizer}, "t"
+    )
+    config: dict[str, Any] = {"zero_optimization": {"stage": case["stage"]}, "steps_per_print": 10**9}
+    if case["offload"]:
+        config["zero_optimization"]["offload_optimizer"] = {"device": "cpu"}
+    if case["precision"] == "bf16":
+        config["bf16"] = {"enabled": True}
+    model = build_model(SHAPE, seed=0)
+    model.encoder.activation_checkpointing = case["recompute"]
+    groups = optim.parameter_groups(model, 0.01)
+    engine = Engine(model, dsconfig.join(config, recipe, ranks.world_size), groups, ranks)
+    drop = layer_drop(case["unit"], seed=3 + ranks.rank * case["different"])
+    losses = []
+    for step in range(STEPS):
+        for group in engine.groups:
+            group["lr"] = 0.01
+        total = torch.zeros(())
+        for micro in range(engine.accumulation):
+            draws = drop.draws(step, micro, MICRO_ROWS)
+            switch = Switch(draws, touch=engine.needs_every_gradient or case["touch"])
+            loss = engine.forward(batch(step, micro, ranks), switch=switch).loss
+            engine.backward(loss)
+            total += loss.detach().float() / engine.accumulation
+            engine.micro_step()
+        losses.append(float(ranks.sum(total)) / ranks.world_size)
+    return {"losses": losses, "sums": {n: float(weight.double().abs().sum()) for n, weight in engine.weights().items()}}
+
+
+def main() -> None:
+    with started_ranks() as ranks:
+        found = [train(case, ranks) for case in json.loads(sys.argv[1])]
+    # More than a pipe holds that nobody reads before the end.
+    Path(f"reports-{ranks.rank}.json").write_text(json.dumps(found), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
+    # As the program itself leaves, see pipeline/__main__.py: without the destructors that sometimes abort.
+    sys.stdout.flush()
+    os._exit(0)

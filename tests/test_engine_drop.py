@@ -1,0 +1,100 @@
+"""Layer dropping under DeepSpeed for real: two ranks, ZeRO 1 to 3, against plain PyTorch; and what hangs without it."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from pipeline.layer_drop import Unit
+from pipeline.model.hf import build_model
+from pipeline.model.switch import Switch
+from tests import drop_case, ranks
+
+CASE = ["-m", drop_case.__name__]
+pytestmark = pytest.mark.dist
+
+
+def case(stage: int, **more: Any) -> dict[str, Any]:
+    """One case of drop_case.py."""
+    usual = {"unit": "layer", "precision": "fp32", "recompute": False, "offload": False}
+    return {"stage": stage} | usual | {"optimizer": "adamw", "touch": False, "different": False} | more
+
+
+def plain(unit: Unit) -> tuple[list[float], dict[str, float]]:
+    """The same steps in plain PyTorch: one process, fp32, the micro-batches of all ranks one after another."""
+    model = build_model(drop_case.SHAPE, seed=0)
+    groups = [
+        {"params": [p for p in model.parameters() if p.ndim >= 2], "weight_decay": 0.01},
+        {"params": [p for p in model.parameters() if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    adamw = torch.optim.AdamW(groups, lr=0.01, betas=(0.9, 0.98), eps=1e-6)
+    drop, losses = drop_case.layer_drop(unit), []
+    micros = drop_case.GLOBAL_ROWS // drop_case.MICRO_ROWS // 2
+    for step in range(drop_case.STEPS):
+        total = 0.0
+        for micro in range(micros):
+            switch = Switch(drop.draws(step, micro, drop_case.MICRO_ROWS))
+            for rank in range(2):
+                rows = drop_case.batch(step, micro, drop_case.Ranks(rank, rank, 2, torch.device("cpu")))
+                loss = model(**rows, switch=switch).loss / (2 * micros)
+                loss.backward()
+                total += float(loss.detach())
+        for parameter in model.parameters():
+            # A layer that was never run: ZeRO's flat gradients hold zeros for it.
+            parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 0.5)
+        adamw.step()
+        adamw.zero_grad()
+        losses.append(total)
+    return losses, {name: float(p.detach().double().abs().sum()) for name, p in model.named_parameters()}
+
+
+CASES = [
+    case(stage, unit=unit, **more)
+    for unit in ("layer", "sample")
+    for stage, more in (
+        (1, {}),
+        (2, {"recompute": True}),
+        (3, {"recompute": True}),
+        (3, {"precision": "bf16"}),
+        (1, {"offload": True}),
+        (2, {"offload": True}),
+        (3, {"offload": True}),
+    )
+]
+MUON = [case(stage, optimizer="muon", touch=touch) for stage in (1, 2, 3) for touch in (False, True)]
+
+
+@pytest.fixture(scope="module")
+def reports(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """What came of CASES and then MUON, alike on both ranks."""
+    folder = tmp_path_factory.mktemp("cases")
+    ranks.run([*CASE, json.dumps(CASES + MUON)], 2, folder)
+    first, second = (json.loads((folder / f"reports-{rank}.json").read_text(encoding="utf-8")) for rank in range(2))
+    assert first == second
+    return first
+
+
+@pytest.mark.parametrize("index", range(len(CASES)), ids=[str(list(case.values())[:5]) for case in CASES])
+def test_two_ranks_train_what_one_process_does(index: int, reports: list[dict[str, Any]]) -> None:
+    losses, sums = plain(CASES[index]["unit"])
+    assert len({round(loss, 6) for loss in losses}) == drop_case.STEPS
+    tolerance = 1e-4 if CASES[index]["precision"] == "fp32" else 0.03
+    assert reports[index]["losses"] == pytest.approx(losses, rel=tolerance)
+    assert reports[index]["sums"] == pytest.approx(sums, rel=10 * tolerance)
+
+
+@pytest.mark.parametrize("stage", [1, 2, 3])
+def test_muon_takes_a_skipped_layer_as_one_with_zero_gradients(stage: int, reports: list[dict[str, Any]]) -> None:
+    skipped, touched = reports[len(CASES) + 2 * (stage - 1) :][:2]
+    assert skipped["losses"] == pytest.approx(touched["losses"], rel=1e-6)
+    assert skipped["sums"] == pytest.approx(touched["sums"], rel=1e-5)
+
+
+@pytest.mark.parametrize("stage", [1, 2, 3])
+def test_different_decisions_hang_or_crash(stage: int, tmp_path: Path) -> None:
+    words = [*CASE, json.dumps([case(stage, different=True)])]
+    codes = [code for code, _ in ranks.finish(ranks.start(words, 2, tmp_path), seconds=20)]
+    assert codes != [0, 0]
