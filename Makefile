@@ -17,7 +17,7 @@ export OMP_NUM_THREADS ?= $(shell expr $$(nproc) / $(NPROC) \| 1)
 export TOKENIZERS_PARALLELISM ?= true
 
 .DEFAULT_GOAL := help
-.PHONY: help setup data pretrain finetune status report test check format submit submit-finetune clean
+.PHONY: help setup plan data pretrain finetune status report layer-drop-study test check format submit submit-finetune clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,6 +34,9 @@ $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
+
+plan: $(READY) ## What RECIPE will do, printed and drawn into plan.png: learning rate, layers dropped, FLOPs saved
+	@$(BIN)/python -m pipeline plan --recipe $(RECIPE) --nproc $(NPROC) $(SET)
 
 data: $(READY) ## Only the corpus of RECIPE
 	@$(BIN)/python -m pipeline data --recipe $(RECIPE) $(if $(DATA),--data $(DATA)) $(if $(FORCE),--force) $(SET)
@@ -54,7 +57,7 @@ report: $(READY) ## runs/RUN/report.html, beside the runs in COMPARE
 
 layer-drop-study: $(READY) ## Layer dropping: schedules x ways x seeds, one resumable queue: SHAPE=micro|full JOBS=1
 	@$(BIN)/python benchmarks/layer_drop_study.py --json benchmarks/results/layer_drop_$(or $(SHAPE),micro).json \
-		--shape $(or $(SHAPE),micro) --jobs $(or $(JOBS),1) $(if $(filter-out cpu,$(DS)),--ds $(DS)) $(if $(DATA),--data $(DATA))
+		--shape $(or $(SHAPE),micro) --jobs $(or $(JOBS),1) --ds $(DS) $(if $(DATA),--data $(DATA))
 
 test: $(READY) ## All tests
 	@$(BIN)/python -m pytest

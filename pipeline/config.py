@@ -366,22 +366,40 @@ class Recipe(Section):
         )
 
     def phases(self, micro_rows: int) -> list[Phase]:
-        """The steps on rows of each length, in micro-batches of `micro_rows` of the short ones."""
+        """The steps on rows of each length, in micro-batches of `micro_rows` of the short ones.
+
+        Raises UserError where so many short rows do not make up whole long ones.
+        """
         corpus, steps = self.corpus, self.pretrain.steps
         long_steps = 0 if corpus.long_row_length is None else round(corpus.long_fraction * steps)
         phases = [Phase(steps - long_steps, corpus.row_length, self.batch.global_rows, micro_rows)]
         if corpus.long_row_length is not None:
             ratio = corpus.long_row_length // corpus.row_length
+            if micro_rows % ratio:
+                raise UserError(
+                    f"{micro_rows} rows of {corpus.row_length} tokens a rank and micro-batch cannot become rows of "
+                    f"{corpus.long_row_length}: start fewer ranks, or make batch.global_rows "
+                    f"({self.batch.global_rows}) a multiple of ranks x {ratio}"
+                )
             rows = self.batch.global_rows // ratio, micro_rows // ratio
             phases.append(Phase(long_steps, corpus.long_row_length, *rows))
         return phases
 
-    def check_dropping(self, micro_rows: int) -> None:
-        """Raise UserError where micro-batches of `micro_rows` short rows are too small for the layer dropping."""
-        drop = self.dropping(self.model.layers)
-        for phase in self.phases(micro_rows) if drop else ():
-            assert drop is not None
-            drop.check(phase.micro_rows)
+    def check_rows(self, micro_rows: int) -> None:
+        """Raise UserError where micro-batches of `micro_rows` short rows fit neither long rows nor layer dropping."""
+        phases, drop = self.phases(micro_rows), self.dropping(self.model.layers)
+        if drop:
+            for phase in phases:
+                drop.check(phase.micro_rows)
+
+    def warnings(self) -> list[str]:
+        """What is allowed and may be regretted, a line each."""
+        if not self.layer_drop.enabled or self.model.norm == "pre":
+            return []
+        return [
+            'layer_drop with model.norm "post": Zhang and He (NeurIPS 2020) found that dropping layers of a post-LN '
+            'model diverges or loses quality at large learning rates; they recommend pre-LN, model.norm = "pre"'
+        ]
 
     def dropping(self, num_layers: int, first_step: int = 0, searching: bool = False) -> LayerDrop | None:
         """The layer dropping of a model of so many layers that is trained from `first_step` on; None: none."""

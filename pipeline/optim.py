@@ -1,11 +1,12 @@
-"""Learning rate schedules and parameter groups. Pure functions; knows nothing of engines."""
+"""Learning rate schedules and parameter groups. Pure functions without torch; knows nothing of engines."""
 
 import math
-from typing import Any
-
-from torch import nn
+from typing import TYPE_CHECKING, Any
 
 from pipeline.config import Optimizer, Schedule
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 def rate_factor(schedule: Schedule, step: int, total_steps: int) -> float:
@@ -23,7 +24,7 @@ def rate_factor(schedule: Schedule, step: int, total_steps: int) -> float:
     return schedule.final_fraction + (1 - schedule.final_fraction) * shape
 
 
-def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+def parameter_groups(model: "nn.Module", weight_decay: float) -> list[dict[str, Any]]:
     """Two groups: weight decay on matrices and embeddings, none on biases and norms.
 
     With Muon, DeepSpeed splits each group further, and the engine sees to it that Muon gets the matrices inside the

@@ -18,8 +18,9 @@ from pipeline.metrics import Metrics
 from pipeline.model.hf import build_model, load_state
 from pipeline.model.modeling_slim_bert import SlimBertForMaskedLM
 from pipeline.model.shape import EncoderShape
+from pipeline.model.switch import compile_layers
 from pipeline.run import Run
-from pipeline.step_costs import StepCosts
+from pipeline.step_costs import Phase, StepCosts
 from pipeline.tickets.surgery import slice_state
 from pipeline.tickets.ticket import Ticket
 from pipeline.tracking import NoTracker, Tracker
@@ -47,6 +48,10 @@ def build_engine(
     if state is not None:
         load_state(model, state)
     model.encoder.activation_checkpointing = "activation_checkpointing" in run.engine
+    if run.engine.get("compile", {}).get("layers"):
+        if ranks.device.type == "cpu":
+            raise UserError("compile.layers of the DeepSpeed config needs a GPU and there is none: take it out")
+        compile_layers(model.encoder.layers)
     config = dsconfig.join(run.engine, run.recipe, ranks.world_size)
     groups = optim.parameter_groups(model, run.recipe.optimizer.weight_decay)
     return Engine(model, config, groups, ranks), model
@@ -55,30 +60,23 @@ def build_engine(
 def build_data(run: Run, ranks: Ranks) -> tuple[ShardReader, Loader, MlmValidation]:
     """The training reader and loader of this rank, and validation on the held-out split.
 
-    Validation rows are the short ones where the recipe has two lengths. Raises UserError where these ranks cannot
-    share the long rows.
+    Validation rows are the short ones where the recipe has two lengths.
     """
     recipe, verify = run.recipe, run.recipe.corpus.verify if ranks.is_main else "size"
-    global_rows = recipe.batch.global_rows
-    micro_rows, _ = dsconfig.accumulation_steps(global_rows, recipe.batch.micro_rows, ranks.world_size)
+    batch = recipe.batch
+    micro_rows, _ = dsconfig.accumulation_steps(batch.global_rows, batch.micro_rows, ranks.world_size)
 
-    def loader_of(reader: ShardReader, ratio: int) -> PretrainLoader:
-        rows = global_rows // ratio, micro_rows // ratio
+    def loader_of(reader: ShardReader, phase: Phase) -> PretrainLoader:
+        rows = phase.global_rows, phase.micro_rows
         return PretrainLoader(reader, recipe.objective, recipe.seed, *rows, ranks.rank, ranks.world_size)
 
+    short, *long = recipe.phases(micro_rows)
     train_rows = ShardReader(run.shards, "train", verify)
     val_rows = ShardReader(run.shards, "val", verify)
-    loader: Loader = loader_of(train_rows, 1)
+    loader: Loader = loader_of(train_rows, short)
     if run.long_shards is not None:
         long_rows = ShardReader(run.long_shards, "train", verify)
-        ratio = long_rows.row_length // train_rows.row_length
-        if micro_rows % ratio:
-            raise UserError(
-                f"{micro_rows} rows of {train_rows.row_length} tokens a rank and micro-batch cannot become rows of "
-                f"{long_rows.row_length}: start fewer than {ranks.world_size} ranks, or make batch.global_rows "
-                f"({global_rows}) a multiple of ranks x {ratio}"
-            )
-        loader = TwoLengths(loader, loader_of(long_rows, ratio), recipe.phases(micro_rows)[0].steps)
+        loader = TwoLengths(loader, loader_of(long_rows, *long), short.steps)
     return (
         train_rows,
         loader,
@@ -99,7 +97,7 @@ def build_plan(
     )
     drop = recipe.dropping(len(shape.layers), first_step, searching)
     phases = recipe.phases(micro_rows)
-    recipe.check_dropping(micro_rows)
+    recipe.check_rows(micro_rows)
     return Plan(
         total_steps=recipe.pretrain.steps,
         stop_step=stop_step,

@@ -4,6 +4,7 @@ Reads only, without torch. A missing or damaged piece is never an error here: it
 """
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,8 @@ from pipeline.tickets.select import GROUPS, select_units
 from pipeline.tickets.ticket import Ticket
 
 MOST_OBSERVATIONS = 400
+DROPPING = ("theta", "expected_depth", "depth", "flops_saved")
+_NUMBERS = ("tokens", "loss", "lr", "step_seconds", "tokens_per_second", *DROPPING)
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,26 @@ class Losses:
 
 
 @dataclass(frozen=True)
+class Dropped:
+    """Layer dropping over one stage, a value a row of metrics.jsonl, one row or more.
+
+    `theta` is that of the row's last step. `expected_depth` and `depth` are the layers that were to run and that ran,
+    means over the steps since the row before (`begin` for the first row). `flops_saved`: the share saved since `begin`.
+    """
+
+    begin: int
+    steps: tuple[int, ...]
+    theta: tuple[float, ...]
+    expected_depth: tuple[float, ...]
+    depth: tuple[float, ...]
+    flops_saved: tuple[float, ...]
+
+    def mean_of(self, depths: Sequence[float]) -> float:
+        """The mean over all steps of a column that holds means over the steps of a row."""
+        return float(np.average(depths, weights=np.diff([self.begin, *self.steps])))
+
+
+@dataclass(frozen=True)
 class Masks:
     """The masks of the recorded observations: a bool array (observations, units) for each group."""
 
@@ -98,6 +121,12 @@ class RunRecord:
         return self.recipe.search.enabled if self.recipe else self.ticket is not None
 
     @property
+    def drops_layers(self) -> bool:
+        """Whether layers are dropped in any stage, or will be."""
+        asked = self.recipe is not None and self.recipe.layer_drop.enabled
+        return asked or any(self.dropped(stage) for stage in ("search", "pretrain"))
+
+    @property
     def dense_shape(self) -> EncoderShape | None:
         """The encoder before the cut; while there are no shards, with as large a vocabulary as the recipe asks."""
         if self.ticket:
@@ -127,7 +156,13 @@ class RunRecord:
         if (whole := self.result(stage, "seconds_training")) is not None:
             return float(whole)
         steps, seconds = self.series(stage, "train", "step", "step_seconds")
-        return float(_elapsed(steps, seconds, self._first_step(stage))[-1]) if steps else None
+        return float(_elapsed(steps, seconds, self.first_step(stage))[-1]) if steps else None
+
+    def dropped(self, stage: str) -> Dropped | None:
+        """What dropping layers came to in a stage; None where none were dropped."""
+        begin, rows = self.first_step(stage), self.rows.get(stage, {}).get("train", [])
+        rows = [row for row in rows if "theta" in row and row["step"] > begin]
+        return Dropped(begin, *(tuple(row[name] for row in rows) for name in ("step", *DROPPING))) if rows else None
 
     def losses(self) -> Losses:
         """Loss over the tokens and seconds of pre-training."""
@@ -136,7 +171,7 @@ class RunRecord:
         if not steps:
             return Losses()
         before = self.seconds_training("search") or 0.0
-        seconds = before + _elapsed(steps, step_seconds, self._first_step("pretrain"))
+        seconds = before + _elapsed(steps, step_seconds, self.first_step("pretrain"))
         at, validation = self.series("pretrain", "validation", "tokens", "loss")
         return Losses(
             tokens,
@@ -171,7 +206,8 @@ class RunRecord:
         steps = tuple(int(path.stem.removeprefix("step-")) for path in paths)
         return Masks(steps, {group: np.stack(masks) for group, masks in rows.items()})
 
-    def _first_step(self, stage: str) -> int:
+    def first_step(self, stage: str) -> int:
+        """The step a stage begins after: the ticket's where pre-training goes on with the search's weights, else 0."""
         inherits = stage == "pretrain" and self.recipe and self.recipe.pretrain.rewind == "inherit"
         return self.ticket.step if inherits and self.ticket else 0
 
@@ -248,13 +284,29 @@ def _rows(path: Path, problems: list[str]) -> dict[str, list[dict[str, Any]]]:
     for line in lines:
         try:
             row = json.loads(line)
-            found.setdefault(row["kind"], {})[int(row["step"])] = row
+            _check_row(row)
+            found.setdefault(row["kind"], {})[row["step"]] = row
         except (json.JSONDecodeError, KeyError, TypeError, ValueError):
             unreadable += 1
     if unreadable or torn:
         which = f"{unreadable} line(s)" if unreadable else "the last line, torn off,"
         problems.append(f"{path}: {which} could not be read and are left out here")
     return {kind: [rows[step] for step in sorted(rows)] for kind, rows in found.items()}
+
+
+def _check_row(row: Any) -> None:
+    """Raise KeyError, TypeError or ValueError for a row that cannot be what a stage wrote.
+
+    A loss may be NaN: runs diverge. Of the figures of layer dropping a row has all or none.
+    """
+    if type(row["step"]) is not int or any(type(row[name]) not in (int, float) for name in _NUMBERS if name in row):
+        raise TypeError
+    if not any(name in row for name in DROPPING):
+        return
+    theta, *depths, saved = (row[name] for name in DROPPING)
+    # Rounding may make nothing saved a little less than nothing.
+    if not (0 < theta <= 1 and -1e-9 < saved <= 1 and all(math.isfinite(depth) and depth >= 0 for depth in depths)):
+        raise ValueError
 
 
 def _finetuned(root: Path, problems: list[str]) -> tuple[Finetuned, ...]:

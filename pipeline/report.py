@@ -16,22 +16,33 @@ from matplotlib.figure import Figure
 
 from pipeline import plots
 from pipeline.artifacts import UserError, write_atomically
-from pipeline.plots import Curve, duration, short
+from pipeline.config import Recipe
+from pipeline.plots import Curve, DropCurve, duration, short
 from pipeline.record import RunRecord, read_run
 from pipeline.report_tables import (
+    STAGES,
+    both_kept,
     change,
     comparison_table,
     dense_forward_flops,
     dense_parameters,
+    dropping_kept,
+    dropping_table,
     equal_tokens,
+    factors,
     finetuning_table,
+    flops_saved,
     forward_flops,
+    mean_depth,
+    of_layers,
     parameters,
+    percent,
     provenance_table,
     recipe_tables,
     speed,
     stage_seconds,
     stage_table,
+    ticket_kept,
     total_seconds,
 )
 from pipeline.tickets.select import GROUPS
@@ -73,6 +84,7 @@ def build_report(run_folders: list[Path], out: Path) -> None:
         time_plot=_time_plot(runs),
         ticket=_ticket(main),
         settling=_settling(main),
+        dropping=_dropping(runs),
         training=_training(runs),
         comparison=comparison_table(runs) if len(runs) > 1 else [],
         finetuning=finetuning_table(runs),
@@ -172,6 +184,13 @@ def _tiles(run: RunRecord) -> list[dict[str, str]]:
     ):
         if count is not None and before is not None:
             tile(label, short(count), f"of {short(before)} dense, {change(count, before)}" if slim else "dense")
+    depth, saved = mean_depth(run), flops_saved(run, "pretrain")
+    if depth is not None and saved is not None:
+        tile(
+            "Layers run, on average", f"{depth:.2f} {of_layers(run)}", f"{percent(saved)} of pre-training's FLOPs saved"
+        )
+    if (kept := both_kept(run)) is not None:
+        tile("Encoder FLOPs kept", percent(kept), f"ticket \N{MULTIPLICATION SIGN} dropping: {factors(run)}")
     losses = run.losses()
     if losses.validation_loss:
         tile(
@@ -257,6 +276,122 @@ def _settling(run: RunRecord) -> dict[str, Any]:
     if not run.stages["search"].done:
         words.append("The search has not finished.")
     return {"curves": curves, "map": heat_map, "words": words}
+
+
+# Layer dropping
+
+
+def _dropping(runs: Sequence[RunRecord]) -> dict[str, Any] | None:
+    """Schedules in words, depth over steps and what it saved, of the runs that drop layers; None where none does."""
+    droppers = {run.name: run for run in runs if run.drops_layers}
+    if not droppers:
+        return None
+    words: list[str] = []
+    schedules: dict[str, dict[str, tuple[str, str]]] = {}
+    for name, run in droppers.items():
+        if run.recipe and run.recipe.layer_drop.enabled:
+            schedules[name] = _schedule(run, run.recipe)
+        else:
+            words.append(f"{name} dropped layers, but no readable recipe says by which schedule.")
+        if not any(run.dropped(stage) for stage in STAGES):
+            words.append(f"{name} has logged no steps with dropped layers yet.")
+    aspects = list(dict.fromkeys(aspect for schedule in schedules.values() for aspect in schedule))
+    curves = {title: some for stage, title in STAGES.items() if (some := _drop_curves(runs, stage))}
+    plot = None
+    if curves:
+        description = "theta, expected and real depth, and the FLOPs saved, over the steps of " + " and ".join(curves)
+        plot = _svg(plots.layer_dropping(curves), "dropping", description)
+    return {
+        "words": words,
+        "names": list(schedules),
+        "schedules": {aspect: [schedule[aspect] for schedule in schedules.values()] for aspect in aspects},
+        "plot": plot,
+        "stages": list(curves),
+        "rows": [row for run in droppers.values() for row in dropping_table(run)],
+        "products": [sentence for run in droppers.values() if (sentence := _product(run))],
+    }
+
+
+def _drop_curves(runs: Sequence[RunRecord], stage: str) -> list[DropCurve]:
+    found = [(index, run.name, run.dropped(stage)) for index, run in enumerate(runs)]
+    return [
+        DropCurve(name, index, one.steps, one.theta, one.expected_depth, one.depth, one.flops_saved)
+        for index, name, one in found
+        if one
+    ]
+
+
+def _product(run: RunRecord) -> str | None:
+    """How the ticket's share of the encoder's FLOPs and the dropping's make one."""
+    ticket, dropping, both = ticket_kept(run), dropping_kept(run), both_kept(run)
+    if ticket is None or dropping is None or both is None:
+        return None
+    return (
+        f"{run.name}: the ticket keeps {percent(ticket)} of the dense encoder's FLOPs, and pre-training ran "
+        f"{percent(dropping)} of what the ticket kept: {factors(run)} = {percent(both)}."
+    )
+
+
+def _schedule(run: RunRecord, recipe: Recipe) -> dict[str, tuple[str, str]]:
+    """A recipe's layer dropping by aspect: the value of the key, and what it means."""
+    drop, layers, first = recipe.layer_drop, recipe.model.layers, run.first_step("pretrain")
+    found = recipe.dropping(layers, first)
+    assert found is not None
+    total = found.schedule.total_steps
+    start, end = round(drop.dense_start * total), round(drop.dense_end * total)
+    between = total - start - end
+    minus, theta = "\N{MINUS SIGN}", f"{drop.theta:g}"
+    gamma = 100 / max(1, between) if drop.gamma is None else drop.gamma
+    times = {
+        "constant": f"theta stays at {theta}",
+        "pld": f"theta falls from 1 towards {theta}: (1 {minus} {theta}) exp({minus}gamma t) + {theta} after t steps, "
+        f"gamma = {gamma:.3g}",
+        "decreasing": f"theta rises evenly from {theta} to 1: most is dropped at first, nothing at the end",
+        "stages": f"theta is {', '.join(f'{stage:g}' for stage in drop.stages)} in equally long stages",
+    }
+    depths = {
+        "uniform": "every layer is kept with probability theta",
+        "pld": f"layer l of {layers} is kept with probability 1 {minus} (l / {layers}) (1 {minus} theta), so that the "
+        "deepest are dropped most",
+        "linear": "the first layer always runs, the last is kept with probability theta, those between lie on the line "
+        "that joins them",
+        "alternate": "every second layer, from the second on, is kept with probability theta; the others always run",
+        "inner": "the first and the last layer always run, those between are kept with probability theta",
+    }
+    units = {
+        "layer": "a layer is skipped for a whole micro-batch",
+        "sample": "a layer runs on a random part of a micro-batch's rows, as large as its keep probability",
+    }
+    scalings = {
+        "block": "what runs counts 1 / keep probability times as much, the layer as a whole",
+        "sublayer": "what runs counts 1 / keep probability times as much, at both sub-layers (PLD)",
+        "none": "what runs counts once (LayerDrop)",
+    }
+    dense = [f"the {which} {steps:,}" for which, steps in (("first", start), ("last", end)) if steps]
+    words = {
+        "Over time": (drop.time, f"{times[drop.time]}; over {between:,} steps"),
+        "Over depth": (drop.depth, depths[drop.depth]),
+        "Dense phases": ("", f"{' and '.join(dense)} of {total:,} steps" if dense else "none"),
+        "Skipped": (drop.unit, units[drop.unit]),
+        "Scaling": (drop.scaling, scalings[drop.scaling]),
+    }
+    return words | {"Search": ("", _searching(recipe))}
+
+
+def _searching(recipe: Recipe) -> str:
+    """What is dropped in the search, and how the schedule goes on after it."""
+    if not recipe.search.enabled:
+        return "there is none"
+    if not recipe.layer_drop.during_search:
+        searching = "all layers run"
+    else:
+        steps = f"over {recipe.pretrain.steps:,} steps from step 0 on"
+        searching = f"the same schedule {steps}, but a layer is skipped for a whole step"
+    if recipe.pretrain.rewind != "inherit":
+        return f"{searching}; pre-training begins at step 0"
+    if recipe.layer_drop.after_search == "restart":
+        return f"{searching}; pre-training goes on with its weights and begins the schedule anew"
+    return f"{searching}; pre-training goes on where the search ends"
 
 
 # Training

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Sequence
+from functools import partial
 from statistics import mean, stdev
 from typing import Any
 
@@ -10,6 +11,7 @@ from pipeline.plots import duration, short
 from pipeline.record import RunRecord, StageRecord
 
 NOTHING = "\N{EN DASH}"
+STAGES = {"search": "search", "pretrain": "pre-training"}
 
 
 def parameters(run: RunRecord) -> float | None:
@@ -55,6 +57,86 @@ def speed(run: RunRecord, stage: str) -> float | None:
     return _last(run.series(stage, "train", "tokens_per_second")[0])
 
 
+def ticket_kept(run: RunRecord) -> float | None:
+    """The share of the dense encoder's forward FLOPs that the ticket keeps; None for a run without a search."""
+    if not run.has_search:
+        return None
+    if (known := run.result("pretrain", "encoder_flops_kept")) is not None:
+        return float(known)
+    if run.ticket is None or run.recipe is None:
+        return None
+    row_length = run.recipe.corpus.row_length
+    slim, dense = run.ticket.slim_shape(), run.ticket.dense_shape
+    return slim.encoder_flops_per_token(row_length) / dense.encoder_flops_per_token(row_length)
+
+
+def flops_saved(run: RunRecord, stage: str) -> float | None:
+    """The share of a stage's FLOPs that dropping layers has saved so far; None where none were dropped."""
+    dropped = run.dropped(stage)
+    return max(0.0, dropped.flops_saved[-1]) if dropped else None
+
+
+def flops_saved_together(run: RunRecord) -> float | None:
+    """The same of search and pre-training together, where both have steps; a stage that drops nothing saves nothing."""
+    searching, training = _undropped_flops(run, "search"), _undropped_flops(run, "pretrain")
+    saved = flops_saved(run, "search"), flops_saved(run, "pretrain")
+    if searching is None or training is None or saved == (None, None):
+        return None
+    whole = searching[1], training[1]
+    return sum(flops * (share or 0.0) for flops, share in zip(whole, saved, strict=True)) / sum(whole)
+
+
+def mean_depth(run: RunRecord) -> float | None:
+    """Layers that ran in pre-training, on average over its steps so far; None where none were dropped."""
+    dropped = run.dropped("pretrain")
+    return dropped.mean_of(dropped.depth) if dropped else None
+
+
+def of_layers(run: RunRecord) -> str:
+    """What a depth is held against: "of 12"."""
+    return f"of {len(run.dense_shape.layers)}" if run.dense_shape else ""
+
+
+def factors(run: RunRecord) -> str:
+    """The two factors of `both_kept`."""
+    ticket, dropping = ticket_kept(run), dropping_kept(run)
+    return (
+        "" if ticket is None or dropping is None else f"{percent(ticket)} \N{MULTIPLICATION SIGN} {percent(dropping)}"
+    )
+
+
+def dropping_kept(run: RunRecord) -> float | None:
+    """The share of its encoder's FLOPs that pre-training really ran; None where no layers were dropped.
+
+    What is saved is saved in the encoder alone, so that its share there is larger than of all FLOPs.
+    """
+    saved, costs = flops_saved(run, "pretrain"), _undropped_flops(run, "pretrain")
+    return None if saved is None or costs is None else 1 - saved * costs[1] / costs[0]
+
+
+def both_kept(run: RunRecord) -> float | None:
+    """The share of the dense encoder's FLOPs that pre-training really ran: `ticket_kept` times `dropping_kept`."""
+    ticket, dropping = ticket_kept(run), dropping_kept(run)
+    return None if ticket is None or dropping is None else ticket * dropping
+
+
+def _undropped_flops(run: RunRecord, stage: str) -> tuple[float, float] | None:
+    """Forward FLOPs of the encoder and of the whole model in the steps of a stage so far, had all layers run."""
+    shape = run.dense_shape if stage == "search" else run.trained_shape
+    steps = run.series(stage, "train", "step")[0]
+    if shape is None or run.recipe is None or not steps:
+        return None
+    encoder = whole = 0.0
+    begin = 0
+    for phase in run.recipe.phases(run.recipe.batch.micro_rows):
+        counted = max(0, min(steps[-1], begin + phase.steps) - max(run.first_step(stage), begin))
+        tokens = counted * phase.global_rows * phase.row_length
+        encoder += tokens * shape.encoder_flops_per_token(phase.row_length)
+        whole += tokens * shape.forward_flops_per_token(phase.row_length, run.recipe.objective.mask_rate)
+        begin += phase.steps
+    return (encoder, whole) if encoder else None
+
+
 def equal_tokens(runs: Sequence[RunRecord]) -> float | None:
     """The largest number of tokens at which every run has a validation loss."""
     seen = [run.losses().validation_tokens for run in runs]
@@ -62,6 +144,11 @@ def equal_tokens(runs: Sequence[RunRecord]) -> float | None:
         return None
     tokens = min(tokens[-1] for tokens in seen)
     return tokens if all(one[0] <= tokens for one in seen) else None
+
+
+def percent(share: float) -> str:
+    """A share as it is read."""
+    return f"{share:.1%}"
 
 
 def change(value: float | None, reference: float | None) -> str:
@@ -73,22 +160,34 @@ def change(value: float | None, reference: float | None) -> str:
 
 
 def comparison_table(runs: Sequence[RunRecord]) -> list[dict[str, Any]]:
-    """Rows of the table of runs side by side; numbers of others carry their change from the main run's."""
+    """Rows of the table of runs side by side; most numbers of others carry their change from the main run's."""
     rows = [{"label": "Model", "cells": [("slim" if run.has_search else "dense", "") for run in runs]}]
 
-    def row(label: str, value: Callable[[RunRecord], float | None], text: Callable[[float], str]) -> None:
+    def row(
+        label: str,
+        value: Callable[[RunRecord], float | None],
+        text: Callable[[float], str],
+        note: Callable[[RunRecord], str] | None = None,
+    ) -> None:
         values = [value(run) for run in runs]
         if all(one is None for one in values):
             return
         cells = []
-        for index, one in enumerate(values):
-            first = values[0]
-            note = change(one, first) if index and one is not None else ""
-            cells.append((NOTHING if one is None else text(one), note))
+        for index, (run, one) in enumerate(zip(runs, values, strict=True)):
+            if one is None:
+                cells.append((NOTHING, ""))
+            elif note:
+                cells.append((text(one), note(run)))
+            else:
+                cells.append((text(one), change(one, values[0]) if index else ""))
         rows.append({"label": label, "cells": cells})
 
     row("Parameters", parameters, lambda n: f"{n:,.0f}")
     row("FLOPs a token, forward", forward_flops, short)
+    row("Layers run in pre-training, on average", mean_depth, "{:.2f}".format, of_layers)
+    for stage, name in STAGES.items():
+        row(f"FLOPs saved by dropping, {name}", partial(flops_saved, stage=stage), percent, lambda _: "")
+    row("Encoder FLOPs kept, ticket \N{MULTIPLICATION SIGN} dropping", both_kept, percent, factors)
     row("Steps of pre-training", lambda run: _last(run.series("pretrain", "train", "step")[0]), lambda n: f"{n:,.0f}")
     row("Tokens in the search", lambda run: _last(run.series("search", "train", "tokens")[0]), short)
     row("Tokens in pre-training", lambda run: _last(run.losses().train_tokens), short)
@@ -145,6 +244,39 @@ def stage_table(run: RunRecord) -> dict[str, Any]:
 def stage_seconds(run: RunRecord) -> dict[str, float]:
     """Seconds from start to end of each finished stage."""
     return {name: float(stage.manifest["seconds"]) for name, stage in run.stages.items() if "seconds" in stage.manifest}
+
+
+def dropping_table(run: RunRecord) -> list[dict[str, str]]:
+    """A row for each stage with steps of a run that drops layers, and one for both; a dash where nothing was dropped.
+
+    Depths are means over the steps so far, theta the smallest and the largest of the logged steps.
+    """
+    rows, layers = [], of_layers(run)
+    for stage, name in STAGES.items():
+        steps = run.series(stage, "train", "step")[0]
+        if not steps:
+            continue
+        dropped, saved = run.dropped(stage), flops_saved(run, stage)
+        rows.append(
+            {
+                "run": run.name,
+                "stage": name,
+                "steps": f"{steps[-1] - run.first_step(stage):,}",
+                "theta": _range(dropped.theta) if dropped else NOTHING,
+                "expected": f"{dropped.mean_of(dropped.expected_depth):.2f} {layers}" if dropped else NOTHING,
+                "depth": f"{dropped.mean_of(dropped.depth):.2f} {layers}" if dropped else NOTHING,
+                "saved": NOTHING if saved is None else percent(saved),
+            }
+        )
+    if (together := flops_saved_together(run)) is not None:
+        nothing = dict.fromkeys(("steps", "theta", "expected", "depth"), "")
+        rows.append({"run": run.name, "stage": "both together", **nothing, "saved": percent(together)})
+    return rows
+
+
+def _range(values: Sequence[float]) -> str:
+    """The smallest and the largest, one where they read the same."""
+    return " to ".join(dict.fromkeys(f"{value:.3g}" for value in (min(values), max(values))))
 
 
 def recipe_tables(runs: Sequence[RunRecord]) -> dict[str, Any]:

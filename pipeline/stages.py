@@ -158,7 +158,9 @@ def make_corpus(
 def run_all(run: Run, root: Path, launcher: launch.Launcher, num_ranks: int, force: bool) -> int:
     """Every stage in order, finished ones skipped. Returns the exit code of the first that fails, else 0."""
     micro_rows, _ = accumulation_steps(run.recipe.batch.global_rows, run.recipe.batch.micro_rows, num_ranks)
-    run.recipe.check_dropping(micro_rows)
+    run.recipe.check_rows(micro_rows)
+    for warning in run.recipe.warnings():
+        print(f"warning: {warning}", flush=True)
     began = time.time()
     if not force:
         for stage in stages_of(run.recipe):

@@ -8,8 +8,11 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from pipeline.config import Recipe, parse_recipe
+from pipeline.model.shape import EncoderShape
+from pipeline.step_costs import StepCosts
 from pipeline.tickets.draw import Watcher, ticket_from
 from pipeline.tickets.settle import SettleRules
+from pipeline.tickets.ticket import Ticket
 
 RECIPE: dict[str, Any] = {
     "corpus": {"name": "tiny", "vocab_size": 2048, "row_length": 64},
@@ -19,6 +22,7 @@ RECIPE: dict[str, Any] = {
     "pretrain": {"steps": 1800},
     "evaluation": {"every_steps": 300},
 }
+DROPPING: dict[str, Any] = {"layer_drop": {"enabled": True, "theta": 0.25}}
 FULL = ("ingest", "tokenizer", "shard", "search", "draw", "pretrain", "export")
 
 
@@ -79,6 +83,7 @@ def _search(folder: Path, recipe: Recipe, draw: bool) -> None:
         "neurons": [random.gamma(2, 1 + i / 3, layer.ffn) for i, layer in enumerate(shape.layers)],
     }
     (folder / "search" / "scores").mkdir(parents=True)
+    dropping = _Dropping(recipe, shape, 0, searching=True)
     rows: list[dict[str, Any]] = []
     step = 0
     while not watcher.done:
@@ -96,7 +101,7 @@ def _search(folder: Path, recipe: Recipe, draw: bool) -> None:
             row |= {group: distances[-1] if distances else None, f"{group}_queue": distances}
         rows.append(row)
         if step % 10 == 0 or seen.draw:
-            rows.append(_train_row(step, 1400 * step, 7.6 - 0.01 * step, 2e-3, 0.09))
+            rows.append(_train_row(step, 1400 * step, 7.6 - 0.01 * step, 2e-3, 0.09) | dropping.row(step))
     write_rows(folder / "search" / "metrics.jsonl", rows)
     results = {
         "steps": step,
@@ -115,11 +120,17 @@ def _pretrain(folder: Path, recipe: Recipe) -> None:
     step_seconds = 0.075 if slim else 0.095
     random = np.random.default_rng(11 + slim)
     rows: list[dict[str, Any]] = []
-    steps = recipe.pretrain.steps
-    for step in range(10, steps + 1, 10):
+    steps, first = recipe.pretrain.steps, 0
+    shape = recipe.dense_shape(recipe.corpus.vocab_size, 0)
+    if slim and (folder / "ticket.json").exists():
+        ticket = Ticket.read(folder / "ticket.json")
+        shape, first = ticket.slim_shape(), ticket.step if recipe.pretrain.rewind == "inherit" else 0
+    dropping = _Dropping(recipe, shape, first)
+    for step in range(first - first % 10 + 10, steps + 1, 10):
         loss = 3.1 + (0.06 if slim else 0.0) + 4.4 / (1 + np.exp((step - 0.35 * steps) / (0.12 * steps)))
         rate = 4e-3 * min(step / (0.02 * steps), 1 - step / steps)
-        rows.append(_train_row(step, 1400 * step, float(loss + random.normal(0, 0.12)), rate, step_seconds))
+        noisy = float(loss + random.normal(0, 0.12))
+        rows.append(_train_row(step, 1400 * step, noisy, rate, step_seconds) | dropping.row(step))
         if step % recipe.evaluation.every_steps == 0:
             rows.append(
                 {"kind": "validation", "step": step, "tokens": 1400 * step, "loss": loss + 0.05, "accuracy": 0.3}
@@ -136,6 +147,30 @@ def _pretrain(folder: Path, recipe: Recipe) -> None:
         "tokens_per_second": 1400 / step_seconds,
     }
     write_manifest(folder / "pretrain", "pretrain", step_seconds * steps + 9, results)
+
+
+class _Dropping:
+    """The figures of layer dropping that training writes, of micro-batches as the recipe has them on one rank."""
+
+    def __init__(self, recipe: Recipe, shape: EncoderShape, first: int, searching: bool = False) -> None:
+        self._drop = recipe.dropping(len(shape.layers), first, searching)
+        micro = recipe.batch.global_rows // recipe.batch.micro_rows
+        phases = recipe.phases(recipe.batch.micro_rows)
+        self._costs = StepCosts(shape, phases, recipe.objective.mask_rate, micro, self._drop, first)
+        self._first = self._last = first
+
+    def row(self, step: int) -> dict[str, float]:
+        """The figures of the row after `step`; none without layer dropping."""
+        since, self._last = self._last, step
+        if self._drop is None:
+            return {}
+        schedule = self._drop.schedule
+        return {
+            "theta": float(schedule.theta_at(step - 1)[0]),
+            "expected_depth": float(schedule.expected_depth(np.arange(since, step)).mean()),
+            "depth": self._costs.depth(since, step),
+            "flops_saved": self._costs.saved(self._first, step),
+        }
 
 
 def _train_row(step: int, tokens: int, loss: float, rate: float, step_seconds: float) -> dict[str, Any]:

@@ -9,16 +9,17 @@ REPOSITORY = Path(__file__).parent.parent
 LAYERS = [
     {"__main__"},
     {"stages", "launch"},
-    {"search", "draw", "finetune", "export", "report", "pretrain"},
+    {"search", "draw", "finetune", "export", "report", "pretrain", "plan"},
     {"train", "evaluate"},
     {"checkpoint", "engine"},
     {"metrics", "data", "optim", "dist", "tracking", "record", "report_tables",
-     "plots.style", "plots.ticket", "plots.training", "tickets.gates", "tickets.score", "tickets.surgery",
+     "plots.style", "plots.plan", "plots.ticket", "plots.training", "tickets.gates", "tickets.score", "tickets.surgery",
      "model.hf", "model.modeling_slim_bert", "model.switch", "tasks.glue", "tasks.classification", "tasks.classifier"},
     {"run", "dsconfig", "config", "artifacts", "model.shape", "tickets.ticket", "tickets.select", "tickets.settle",
-     "tickets.draw", "tickets.families", "layer_drop", "step_costs"},
+     "tickets.draw", "tickets.families", "layer_drop", "step_costs", "migration.layer_drop", "migration.ledger",
+     "migration.recipe_side", "migration.engine_side", "migration.whole"},
 ]  # fmt: skip
-TORCH_FREE = LAYERS[-1] | {"stages", "launch", "__main__"}
+TORCH_FREE = LAYERS[-1] | {"stages", "launch", "__main__", "plan"}
 ONLY_DEEPSPEED = {"engine", "checkpoint"}
 DATA_PREP_EDGES = {
     ("config", "data_prep.manifest"),

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,13 +18,23 @@ from matplotlib.patches import Rectangle
 
 from pipeline import plots
 from pipeline.artifacts import UserError
-from pipeline.plots.style import CSS_VARIABLES, KEPT
-from pipeline.record import Losses, Masks, read_run
+from pipeline.config import parse_recipe
+from pipeline.plots.style import CSS_VARIABLES, KEPT, SERIES
+from pipeline.record import Dropped, Losses, Masks, read_run
 from pipeline.report import build_report
-from pipeline.report_tables import change, comparison_table, finetuning_table
+from pipeline.report_tables import (
+    both_kept,
+    change,
+    comparison_table,
+    dropping_kept,
+    dropping_table,
+    finetuning_table,
+    mean_depth,
+    ticket_kept,
+)
 from pipeline.tickets.settle import mask_distance
 from pipeline.tickets.ticket import Ticket
-from tests.run_folders import FULL, add_finetuning, make_run, write_manifest, write_rows
+from tests.run_folders import DROPPING, FULL, RECIPE, add_finetuning, make_run, write_manifest, write_rows
 
 VOID = {"meta", "br", "hr", "img", "link", "input"}
 
@@ -82,6 +93,19 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return slim, dense
 
 
+@pytest.fixture(scope="module")
+def dropped(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path]:
+    """A slim run and a dense one that drop layers, and a dense one that does not."""
+    root = tmp_path_factory.mktemp("dropped")
+    stages = {"enabled": True, "time": "stages", "stages": [0.5, 1.0], "depth": "inner", "unit": "layer"}
+    dense: dict[str, Any] = {"search": {"enabled": False}}
+    return (
+        make_run(root, "slim", DROPPING),
+        make_run(root, "staged", dense | {"layer_drop": stages}),
+        make_run(root, "dense", dense),
+    )
+
+
 def copy_of(run: Path, root: Path) -> Path:
     """A copy of a run with its corpus, to be damaged."""
     shutil.copytree(run.parent.parent / "corpora", root / "corpora", dirs_exist_ok=True)
@@ -92,6 +116,7 @@ def copy_of(run: Path, root: Path) -> Path:
 def test_headline_and_tables(finished: tuple[Path, Path]) -> None:
     slim, dense = finished
     text = page_of(slim, dense).text
+    assert not re.search(r"layer dropping|by dropping|layers run|Not everything could be read", text, re.IGNORECASE)
     ticket = Ticket.read(slim / "ticket.json")
     shape = ticket.slim_shape()
     neurons = sum(layer.ffn for layer in shape.layers)
@@ -121,9 +146,11 @@ def test_headline_and_tables(finished: tuple[Path, Path]) -> None:
     assert "differ by at most 4.8e-07" in text
 
 
-def test_page_stands_alone(finished: tuple[Path, Path]) -> None:
-    page = page_of(*finished)
-    source = (finished[0] / "report.html").read_text(encoding="utf-8")
+@pytest.mark.parametrize("runs", ["finished", "dropped"])
+def test_page_stands_alone(runs: str, request: pytest.FixtureRequest) -> None:
+    folders = request.getfixturevalue(runs)
+    page = page_of(*folders)
+    source = (folders[0] / "report.html").read_text(encoding="utf-8")
     assert len(page.ids) == len(set(page.ids))
     assert all(load.startswith(("#", "data:image/png;base64,")) for load in page.loads)
     assert {load[1:] for load in page.loads if load.startswith("#")} <= set(page.ids)
@@ -203,6 +230,7 @@ def _cut_off(path: Path) -> None:
         ("search/scores/step-00000010.safetensors", _cut_off, "cannot be read as scores of 4 layers"),
         ("search/scores", shutil.rmtree, "No scores have been recorded"),
         ("pretrain/metrics.jsonl", lambda path: path.write_text("[]\n{}\nnull\n"), "3 line(s) could not be read"),
+        ("pretrain/metrics.jsonl", lambda path: write_rows(path, [drop_row(9, 0, 3, 3, 0)]), "1 line(s) could not be"),
         ("finetune/SST-2/seed-0/metrics.json", lambda path: path.write_text("[]"), 'holds no "metrics"'),
         ("finetune/SST-2/seed-0/metrics.json", _cut_off, "not valid JSON"),
     ],
@@ -217,13 +245,14 @@ def test_damage_is_said_not_raised(
 
 def test_hostile_names_are_escaped(tmp_path: Path) -> None:
     name = "a<script>\"&'b"
-    run = make_run(tmp_path, name)
+    run = make_run(tmp_path, name, DROPPING)
     add_finetuning(run, "<img src=x>", 0, {"<b>f1</b>": 1.0})
-    dense = make_run(tmp_path, "<i>dense</i>", {"search": {"enabled": False}})
+    dense = make_run(tmp_path, "<i>dense</i>", DROPPING | {"search": {"enabled": False}})
     page = page_of(run, dense)
     source = (run / "report.html").read_text(encoding="utf-8")
     assert name in page.text
     assert "<img src=x>" in page.text
+    assert "pre-training ran" in page.text
     assert not re.search(r"<(script|img|b|i)\b", source)
 
 
@@ -391,3 +420,216 @@ def test_reporting_needs_neither_torch_nor_pyplot(finished: tuple[Path, Path]) -
     )
     done = subprocess.run([sys.executable, "-W", "error", "-c", program], capture_output=True, text=True, check=True)
     assert json.loads(done.stdout.replace("'", '"')) == []
+
+
+def drop_row(step: int, theta: float, expected: float, depth: float, saved: float) -> dict[str, Any]:
+    values = {"theta": theta, "expected_depth": expected, "depth": depth, "flops_saved": saved}
+    return {"kind": "train", "step": step, "tokens": 100 * step, "loss": 3.0, "lr": 1e-3, "step_seconds": 0.1} | values
+
+
+def test_dropping_from_known_numbers(tmp_path: Path) -> None:
+    """Rows by hand. Pre-training goes on where the search ended, so its steps count from there; none lie before."""
+    run = make_run(tmp_path, "r", DROPPING | {"pretrain": {"steps": 1800, "rewind": "inherit"}}, ("search", "draw"))
+    ticket = Ticket.read(run / "ticket.json")
+    at = ticket.step
+    write_rows(run / "search" / "metrics.jsonl", [drop_row(10, 0.25, 2.5, 2.0, 0.3), drop_row(40, 0.5, 2.8, 3.0, 0.2)])
+    rows = [drop_row(at + 20, 0.6, 3.0, 3.5, 0.1), drop_row(at + 120, 0.6004, 3.6, 3.2, 0.08)]
+    write_rows(run / "pretrain" / "metrics.jsonl", [drop_row(at, 0.1, 1.0, 1.0, 0.9), *rows])
+    record = read_run(run)
+    assert record.problems == ()
+    assert record.dropped("search") == Dropped(0, (10, 40), (0.25, 0.5), (2.5, 2.8), (2.0, 3.0), (0.3, 0.2))
+    assert mean_depth(record) == pytest.approx((20 * 3.5 + 100 * 3.2) / 120)
+
+    dense, slim = (shape.forward_flops_per_token(64, 0.3) for shape in (ticket.dense_shape, ticket.slim_shape()))
+    together = (0.2 * 40 * dense + 0.08 * 120 * slim) / (40 * dense + 120 * slim)
+    depths = {"expected": "2.73 of 4", "depth": "2.75 of 4"}
+    searching = {"run": "r", "stage": "search", "steps": "40", "theta": "0.25 to 0.5", **depths, "saved": "20.0%"}
+    depths = {"expected": "3.50 of 4", "depth": "3.25 of 4"}
+    training = {"run": "r", "stage": "pre-training", "steps": "120", "theta": "0.6", **depths, "saved": "8.0%"}
+    nothing = dict.fromkeys(("steps", "theta", "expected", "depth"), "")
+    both = {"run": "r", "stage": "both together", **nothing, "saved": f"{together:.1%}"}
+    assert dropping_table(record) == [searching, training, both]
+
+
+@pytest.mark.parametrize("unit", ["layer", "sample"])
+@pytest.mark.parametrize("steps", [1800, 900])
+def test_kept_flops_are_those_of_the_layers_that_ran(tmp_path: Path, unit: str, steps: int) -> None:
+    """From the rows alone: what the encoder ran, summed over layers and steps from the draws, rows of two lengths."""
+    corpus = RECIPE["corpus"] | {"long_row_length": 256, "long_fraction": 0.6}
+    drop = {"layer_drop": {"enabled": True, "theta": 0.3, "depth": "pld", "unit": unit}}
+    run = make_run(tmp_path, "r", drop | {"corpus": corpus, "batch": {"global_rows": 32, "micro_rows": 16}})
+    path = run / "pretrain" / "metrics.jsonl"
+    write_rows(path, [row for row in map(json.loads, path.read_text().splitlines()) if row["step"] <= steps])
+    record = read_run(run)
+    assert record.recipe is not None
+    assert record.ticket is not None
+    slim, layer_drop = record.ticket.slim_shape(), record.recipe.dropping(4)
+    assert layer_drop is not None
+    ran = whole = 0.0
+    for first, last, rows, length in ((0, 720, 16, 64), (720, 1800, 4, 256)):
+        shares = layer_drop.executed(np.arange(first, min(last, steps)), 2, rows)
+        costs = 4 * rows * length * np.asarray(slim.layer_flops_per_token(length))
+        ran, whole = ran + float((shares * costs).sum()), whole + float(len(shares) * costs.sum())
+    assert dropping_kept(record) == pytest.approx(ran / whole, rel=1e-9)
+    kept = slim.encoder_flops_per_token(64) / record.ticket.dense_shape.encoder_flops_per_token(64)
+    assert ticket_kept(record) == pytest.approx(kept, rel=1e-12)
+    assert both_kept(record) == pytest.approx(kept * ran / whole, rel=1e-9)
+
+
+def test_dropping_section_and_tables(dropped: tuple[Path, Path, Path]) -> None:
+    runs = [read_run(folder) for folder in dropped]
+    rows = {row["label"]: row["cells"] for row in comparison_table(runs)}
+    dash = ("\N{EN DASH}", "")
+    depths = [run.series("pretrain", "train", "depth")[0] for run in runs[:2]]
+    assert rows["Layers run in pre-training, on average"] == [
+        *((f"{np.mean(depth):.2f}", "of 4") for depth in depths),
+        dash,
+    ]
+    saved = [run.series("pretrain", "train", "flops_saved")[0][-1] for run in runs[:2]]
+    assert rows["FLOPs saved by dropping, pre-training"] == [*((f"{share:.1%}", "") for share in saved), dash]
+    searched = runs[0].series("search", "train", "flops_saved")[0][-1]
+    assert rows["FLOPs saved by dropping, search"] == [(f"{searched:.1%}", ""), dash, dash]
+    ticket, dropping, both = ticket_kept(runs[0]), dropping_kept(runs[0]), both_kept(runs[0])
+    assert None not in (ticket, dropping, both)
+    factors = f"{ticket:.1%} \N{MULTIPLICATION SIGN} {dropping:.1%}"
+    assert rows["Encoder FLOPs kept, ticket \N{MULTIPLICATION SIGN} dropping"] == [(f"{both:.1%}", factors), dash, dash]
+
+    text = page_of(*dropped).text
+    assert "decreasing : theta rises evenly from 0.25 to 1: most is dropped at first" in text
+    assert "stages : theta is 0.5, 1 in equally long stages; over 1,800 steps" in text
+    assert f"Layers run, on average {np.mean(depths[0]):.2f} of 4 {saved[0]:.1%} of pre-training's FLOPs saved" in text
+    assert f"Encoder FLOPs kept {both:.1%} ticket \N{MULTIPLICATION SIGN} dropping: {factors}" in text
+    assert f"slim: the ticket keeps {ticket:.1%} of the dense encoder's FLOPs, and pre-training ran " in text
+    assert f"{dropping:.1%} of what the ticket kept: {factors} = {both:.1%}." in text
+    assert "staged: the ticket keeps" not in text
+    assert "dense: the ticket keeps" not in text
+    assert "Not everything could be read." not in text
+
+
+def test_runs_without_dropping_stay_as_they_were(finished: tuple[Path, Path], tmp_path: Path) -> None:
+    """Nothing about it on the page, not from recipes of before there was layer dropping either."""
+    run = finished[1]
+    text = page_of(run).text
+    assert not re.search(r"layer dropping|by dropping|layers run|Not everything could be read", text, re.IGNORECASE)
+    before = copy_of(run, tmp_path)
+    values = json.loads((before / "recipe.json").read_text())
+    del values["recipe"]["layer_drop"]
+    (before / "recipe.json").write_text(json.dumps(values))
+    page_of(before)
+    assert (before / "report.html").read_bytes() == (run / "report.html").read_bytes()
+
+
+def test_schedules_in_words(tmp_path: Path) -> None:
+    """Before a step has been logged: what the recipes say, a column a run that will drop layers."""
+
+    def begun(name: str, drop: dict[str, Any], **changes: Any) -> Path:
+        return make_run(tmp_path, name, {"layer_drop": {"enabled": True} | drop} | changes, stages=())
+
+    ends = {"time": "constant", "depth": "alternate", "theta": 0.8, "dense_start": 0.1, "dense_end": 0.05}
+    pld = {"time": "pld", "depth": "pld", "unit": "layer", "scaling": "sublayer", "during_search": False}
+    inherit = {"steps": 1800, "rewind": "inherit"}
+    text = page_of(
+        begun("a", ends, search={"enabled": False}),
+        begun("b", pld, pretrain=inherit),
+        begun("c", {"after_search": "restart", "scaling": "none", "depth": "uniform"}, pretrain=inherit),
+        begun("d", {"enabled": False}),
+    ).text
+    assert "Layer dropping a has logged no steps with dropped layers yet. b has" in text
+    assert "d has logged" not in text
+    for words in (
+        "constant : theta stays at 0.8; over 1,530 steps",
+        "alternate : every second layer, from the second on, is kept with probability theta; the others always run",
+        "the first 180 and the last 90 of 1,800 steps",
+        "Search there is none all layers run; pre-training goes on where the search ends the same schedule over 1,800",
+        "pre-training goes on with its weights and begins the schedule anew",
+        "exp(\N{MINUS SIGN}gamma t) + 0.5 after t steps, gamma = 0.0556; over 1,800 steps",
+        "layer l of 4 is kept with probability 1 \N{MINUS SIGN} (l / 4) (1 \N{MINUS SIGN} theta)",
+        "layer : a layer is skipped for a whole micro-batch",
+        "sublayer : what runs counts 1 / keep probability times as much, at both sub-layers (PLD)",
+    ):
+        assert words in text
+    schedule = parse_recipe(RECIPE | {"layer_drop": ends | {"enabled": True}}, "test").dropping(4)
+    assert schedule is not None
+    assert np.flatnonzero(schedule.schedule.theta_at(np.arange(1800)) < 1).tolist() == list(range(180, 1710))
+
+
+def test_dropping_without_a_recipe(dropped: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    run = copy_of(dropped[0], tmp_path)
+    (run / "recipe.json").unlink()
+    text = page_of(run).text
+    assert "slim dropped layers, but no readable recipe says by which schedule." in text
+    searching, training = dropping_table(read_run(run))
+    assert " ".join([*searching.values(), *training.values()]).replace("slim ", "") in text
+    assert training["theta"].endswith(" to 1")
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"theta": "0.5"},
+        {"theta": None},
+        {"theta": True},
+        {"theta": float("nan")},
+        {"theta": 0},
+        {"theta": 1.01},
+        {"expected_depth": float("inf")},
+        {"depth": -1},
+        {"depth": []},
+        {"flops_saved": 1.5},
+        {"flops_saved": -0.1},
+        {"step": "20"},
+        {"step": 20.5},
+        {"loss": "low"},
+    ],
+    ids=str,
+)
+def test_damaged_rows_of_dropping(tmp_path: Path, damage: dict[str, Any]) -> None:
+    run = make_run(tmp_path, "r", DROPPING | {"search": {"enabled": False}}, stages=())
+    whole = drop_row(10, 0.4, 3.0, 3.0, 0.2), drop_row(30, 0.6, 3.2, 3.3, 0.1)
+    damaged = drop_row(20, 0.5, 3.1, 3.0, 0.2) | damage
+    write_rows(run / "pretrain" / "metrics.jsonl", [whole[0], damaged, whole[1]])
+    record = read_run(run)
+    assert [problem.split(": ", 1)[1] for problem in record.problems] == [
+        "1 line(s) could not be read and are left out here"
+    ]
+    assert record.dropped("pretrain") == Dropped(0, (10, 30), (0.4, 0.6), (3.0, 3.2), (3.0, 3.3), (0.2, 0.1))
+    assert record.losses().train_tokens == (1000, 3000)
+
+
+@pytest.mark.parametrize("missing", ["theta", "expected_depth", "depth", "flops_saved"])
+def test_rows_with_half_of_the_figures_are_left_out(tmp_path: Path, missing: str) -> None:
+    run = make_run(tmp_path, "r", DROPPING | {"search": {"enabled": False}}, stages=())
+    half = drop_row(10, 0.4, 3.0, 3.0, 0.2)
+    del half[missing]
+    write_rows(run / "pretrain" / "metrics.jsonl", [half, drop_row(20, 1.0, 4.0, 4.0, -1e-12)])
+    record = read_run(run)
+    assert "1 line(s) could not be read" in record.problems[0]
+    assert dropping_table(record)[0]["saved"] == "0.0%"
+
+
+def test_dropping_picture_from_known_numbers() -> None:
+    steps = range(1, 2001)
+    long = plots.DropCurve("_a $", 2, steps, [0.5] * 2000, [3.0] * 2000, [2.9] * 2000, [0.25] * 2000)
+    short = plots.DropCurve("b", 0, [5, 10], [0.4, 0.6], [2.5, 3.5], [2.0, 4.0], [0.3, 0.2])
+    figure = plots.layer_dropping({"search": [short], "pre-training": [short, long]})
+    panels = np.array(figure.axes).reshape(3, 2)
+    assert [axes.get_title("left") for axes in panels[0]] == ["search", "pre-training"]
+    assert [axes.get_ylabel() for axes in panels[:, 0]] == ["theta", "depth (layers)", "FLOPs saved\nso far"]
+    lines = [[(line.get_xdata().tolist(), line.get_ydata().tolist()) for line in axes.lines] for axes in panels[:, 0]]
+    x = [5, 10]
+    assert lines == [[(x, [0.4, 0.6])], [(x, [2.0, 4.0]), (x, [2.5, 3.5])], [(x, [0.3, 0.2])]]
+    real, expected = panels[1, 0].lines
+    assert real.get_linewidth() == 0 < expected.get_linewidth()
+    assert [line.get_color() for line in panels[0, 1].lines] == [SERIES[0], SERIES[2]]
+    assert len(panels[0, 1].lines[1].get_xdata()) <= 800
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["b", r" _a \$", "expected depth", "real depth"]
+    assert "<svg" in plots.svg_of(figure, "p", "words")
+
+    one = plots.layer_dropping({"search": [plots.DropCurve("b", 0, [5], [0.4], [2.5], [2.0], [0.3])]})
+    assert all(line.get_marker() not in ("", "None") for axes in one.axes for line in axes.lines)
+
+    alone = plots.layer_dropping({"pre-training": [long]})
+    assert [axes.get_title("left") for axes in alone.axes] == ["", "", ""]
+    assert [text.get_text() for text in alone.legends[0].get_texts()] == ["expected depth", "real depth"]
+    assert {line.get_color() for line in alone.legends[0].get_lines()} == {SERIES[2]}

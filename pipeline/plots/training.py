@@ -1,11 +1,14 @@
-"""Pictures of training: losses, learning rate, time. Knows numbers and labels, nothing of files."""
+"""Pictures of training: losses, learning rate, dropped layers, time. Knows numbers and labels, nothing of files."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, PercentFormatter
 
 from pipeline.plots.style import (
     INK,
@@ -16,6 +19,8 @@ from pipeline.plots.style import (
     SMALL,
     TEXT,
     WIDTH,
+    canvas,
+    dress,
     duration,
     label_of,
     legend,
@@ -35,6 +40,19 @@ class Curve:
     train_loss: Sequence[float] = ()
     validation_x: Sequence[float] = ()
     validation_loss: Sequence[float] = ()
+
+
+@dataclass(frozen=True)
+class DropCurve:
+    """One run's layer dropping in one stage; `series` is the run's colour, depths are counted in layers."""
+
+    label: str
+    series: int
+    steps: Sequence[int]
+    theta: Sequence[float]
+    expected_depth: Sequence[float]
+    depth: Sequence[float]
+    flops_saved: Sequence[float]
 
 
 def loss_curves(curves: Sequence[Curve], x_label: str) -> Figure:
@@ -84,6 +102,86 @@ def learning_rates(rates: Mapping[str, tuple[Sequence[int], Sequence[float]]]) -
     short_numbers(axes)
     if len(rates) > 1:
         legend(axes, columns=4)
+    return figure
+
+
+def layer_dropping(stages: Mapping[str, Sequence[DropCurve]]) -> Figure:
+    """theta, depth and the share of FLOPs saved over steps: a column a stage, a colour a run.
+
+    Markers: the depth that was run; the line through them: the depth that was to be expected.
+    """
+    lasts = [max(curve.steps[-1] for curve in curves) for curves in stages.values()]
+    figure = canvas(WIDTH, 5.4)
+    panels = figure.subplots(
+        3,
+        len(stages),
+        sharex="col",
+        sharey="row",
+        squeeze=False,
+        # A short search keeps room for its ticks.
+        width_ratios=[max(last, 0.36 * max(lasts)) for last in lasts],
+        height_ratios=[1, 1.5, 1],
+    )
+    runs: dict[int, tuple[str, Artist, Artist]] = {}
+    for column, (stage, curves) in enumerate(stages.items()):
+        theta, depth, saved = panels[:, column]
+        for axes in (theta, depth, saved):
+            dress(axes)
+            axes.set_xlim(0, 1.02 * lasts[column])
+        if len(stages) > 1:
+            theta.set_title(stage, fontsize=TEXT + 0.5, color=INK, loc="left")
+        for curve in curves:
+            color, line = SERIES[curve.series % len(SERIES)], LINES[curve.series % len(LINES)]
+            thin = slice(None, None, -(-len(curve.steps) // _MOST_POINTS))
+            steps = np.asarray(curve.steps)[thin]
+            marker = MARKERS[curve.series % len(MARKERS)]
+            look: dict[str, Any] = {"color": color, "linestyle": line, "linewidth": 1.7}
+            if len(steps) == 1:
+                look |= {"marker": "_", "markersize": 9}  # a line of one point would not be seen
+            theta.plot(steps, np.asarray(curve.theta)[thin], **look)
+            depth.plot(
+                steps,
+                np.asarray(curve.depth)[thin],
+                color=color,
+                alpha=0.45,
+                linewidth=0,
+                marker=marker,
+                markersize=3.2,
+                markeredgewidth=0,
+            )
+            (expected,) = depth.plot(steps, np.asarray(curve.expected_depth)[thin], **look)
+            saved.plot(steps, np.asarray(curve.flops_saved)[thin], **look)
+            real = Line2D([], [], color=color, linewidth=0, marker=marker, markersize=4)
+            runs[curve.series] = (label_of(curve.label), expected, real)
+        saved.set_xlabel("step")
+        short_numbers(saved)
+    theta, depth, saved = panels[:, 0]
+    theta.set_ylabel("theta")
+    depth.set_ylabel("depth (layers)")
+    saved.set_ylabel("FLOPs saved\nso far")
+    saved.set_ylim(bottom=0)
+    saved.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    figure.align_ylabels()
+    handles: list[Any] = []
+    labels: list[str] = []
+    if len(runs) > 1:
+        expected = Line2D([], [], color=INK, linewidth=1.7)
+        real = Line2D([], [], color=INK, linewidth=0, marker=MARKERS[0], markersize=4)
+        for label, *both in runs.values():
+            labels.append(label)
+            handles.append(tuple(both))
+    labels += ["expected depth", "real depth"]
+    # Of the figure, not of one plot: that would take its width from a narrow column.
+    figure.legend(
+        [*handles, expected, real],
+        labels,
+        loc="outside upper left",
+        ncols=max(1, min(len(labels), 100 // (max(map(len, labels)) + 6))),
+        frameon=False,
+        fontsize=SMALL,
+        labelcolor=INK,
+        columnspacing=1.8,
+    )
     return figure
 
 
