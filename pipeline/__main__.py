@@ -1,4 +1,4 @@
-"""The command line: `python -m pipeline run`, one word a stage, `status` and `report`."""
+"""The command line: `python -m pipeline run`, one word a stage, `plan`, `migrate`, `status` and `report`."""
 
 import argparse
 import os
@@ -30,6 +30,19 @@ def build_parser() -> argparse.ArgumentParser:
     run.add_argument("--launcher", choices=("torchrun", "srun"), default="torchrun")
     run.add_argument("--force", action="store_true", help="make finished or begun stages again")
     run.add_argument("overrides", nargs="*", metavar="section.key=value", help="go on top of the recipe")
+
+    plan = commands.add_parser("plan", help="what a recipe will do, before it is run: printed and drawn")
+    plan.add_argument("--recipe", default="sample", help="name in pipeline/recipes/ or path of a .toml file")
+    plan.add_argument("--nproc", type=int, default=1, help="ranks that will share the rows of a step")
+    plan.add_argument("--out", type=Path, default=Path("plan.png"), help="where the picture goes")
+    plan.add_argument("overrides", nargs="*", metavar="section.key=value", help="go on top of the recipe")
+
+    migrate = commands.add_parser("migrate", help="an old DeepSpeed config becomes a recipe and an engine config")
+    migrate.add_argument("old", type=Path, help="DeepSpeed .json file, with progressive_layer_drop or without")
+    migrate.add_argument("--out", help="NAME.toml and NAME.json are written; without it, named after the old file")
+    migrate.add_argument("--steps", type=int, help="optimiser steps of the run, where the file does not tell")
+    migrate.add_argument("--ranks", type=int, help="GPUs of the old run, where the file gives one GPU's batch only")
+    migrate.add_argument("--force", action="store_true", help="overwrite NAME.toml and NAME.json")
 
     data = commands.add_parser("data", help="only the corpus of a recipe, or one machine's part of it")
     data.add_argument("--root", type=Path, default=Path("."), help="folder that holds corpora/ and runs/")
@@ -79,6 +92,12 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _dispatch(options: argparse.Namespace) -> int:
+    if options.command == "plan":
+        from pipeline.plan import plan
+
+        return plan(options.recipe, options.overrides, options.nproc, options.out)
+    if options.command == "migrate":
+        return _migrate(options)
     root: Path = options.root
     if options.command == "status":
         return _status(root, options.run)
@@ -86,7 +105,10 @@ def _dispatch(options: argparse.Namespace) -> int:
         return _data(root, options)
     if options.command == "run":
         recipe = config.resolve_sources(options.data, config.load_recipe(options.recipe, options.overrides))
-        run = Run.of(root, options.run, recipe, dsconfig.load_ds_config(options.ds))
+        engine, recipe, notes = dsconfig.load_with_recipe(options.ds, recipe)
+        for note in notes:
+            print(note, file=sys.stderr, flush=True)
+        run = Run.of(root, options.run, recipe, engine)
         code = stages.run_all(run, root, options.launcher, options.nproc, options.force)
         if code == 0:
             _report(root, options.run, [])
@@ -112,6 +134,21 @@ def _data(root: Path, options: argparse.Namespace) -> int:
         )
     run = Run.of(root, "data", recipe, {})
     return stages.make_corpus(run, options.force, options.only, options.part, options.workers)
+
+
+def _migrate(options: argparse.Namespace) -> int:
+    from pipeline.migration.whole import write_migrated
+
+    for flag in ("steps", "ranks"):
+        value = getattr(options, flag)
+        if value is not None and value < 1:
+            raise UserError(f"--{flag} is {value}, wanted 1 or more")
+    done, recipe, engine = write_migrated(options.old, options.out, options.force, options.steps, options.ranks)
+    print("\n".join(str(line) for line in done.lines))
+    for note in done.notes:
+        print(note, file=sys.stderr)
+    print(f"wrote {recipe} and {engine}; next: python -m pipeline run --recipe {recipe} --ds {engine}")
+    return 0
 
 
 def _report(root: Path, name: str, others: list[str]) -> int:

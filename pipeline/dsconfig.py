@@ -2,16 +2,18 @@
 
 The recipe owns batch sizes, optimiser and clipping; the JSON owns the engine's mechanics: ZeRO stage, precision,
 offload, buckets, activation checkpointing, communication. DeepSpeed itself ignores misspelt top-level keys, so
-they are refused here.
+they are refused here. One removed key is still understood: `progressive_layer_drop` becomes the recipe's [layer_drop].
 """
 
 import difflib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from data_prep.manifest import UserError
 from pipeline.config import Recipe
+from pipeline.migration.layer_drop import OLD_LAYER_DROP, old_layer_drop_problems, take_old_layer_drop, with_layer_drop
 
 DS_CONFIGS = Path(__file__).parent.parent / "ds_configs"
 
@@ -40,37 +42,58 @@ RECIPE_KEYS = {
 REMOVED_KEYS = frozenset(
     {
         "amp", "compression_training", "curriculum_learning", "eigenvalue", "elasticity", "graph_harvesting",
-        "nebula", "progressive_layer_drop", "quantize_training", "sparse_attention", "sparse_gradients",
+        "nebula", "quantize_training", "sparse_attention", "sparse_gradients",
     }
 )  # fmt: skip
 REMOVED_ZERO_KEYS = frozenset({"mics_shard_size", "mics_hierarchical_params_gather", "zeropp_loco_param"})
+_FIRST_KEYS = {"zero_optimization": "stage", "bf16": "enabled", "fp16": "enabled"}
 
 
 def load_ds_config(name_or_path: str) -> dict[str, Any]:
-    """Read ds_configs/NAME.json or a path. Raises UserError listing every problem found in it."""
-    path = Path(name_or_path)
-    if path.suffix != ".json":
-        path = DS_CONFIGS / f"{name_or_path}.json"
-    if not path.exists():
-        known = ", ".join(sorted(p.stem for p in DS_CONFIGS.glob("*.json")))
-        raise UserError(f"there is no DeepSpeed config {name_or_path!r}; known are {known}, or give a .json path")
+    """Read ds_configs/NAME.json or a path. Raises UserError listing every problem found in it.
+
+    A `progressive_layer_drop` block is checked and left out; `load_with_recipe` is what obeys it.
+    """
+    return take_old_layer_drop(_checked(_path_of(name_or_path)))[0]
+
+
+def load_with_recipe(name_or_path: str, recipe: Recipe) -> tuple[dict[str, Any], Recipe, list[str]]:
+    """The engine config, the recipe with the layer dropping of an old file, and what was translated, a line each.
+
+    Raises UserError where the file has problems, or where it and the recipe say different things about dropping.
+    """
+    path = _path_of(name_or_path)
+    engine, values, notes = take_old_layer_drop(_checked(path))
+    if values is not None:
+        recipe = with_layer_drop(recipe, values, path)
+    return engine, recipe, [f"{path}: {note}" for note in notes]
+
+
+def read_json_object(path: Path) -> dict[str, Any]:
+    """The JSON object in a file. Raises UserError where it is none, or names a key twice, as DeepSpeed does."""
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        twice = sorted({key for key, _ in pairs if sum(key == other for other, _ in pairs) > 1})
+        if twice:
+            raise UserError(f"{path} has {', '.join(twice)} twice: a key may stand once in a block")
+        return dict(pairs)
+
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        config = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=once)
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not valid JSON: {error}") from error
-    problems = ds_config_problems(config)
-    if problems:
-        listed = "".join(f"\n  {problem}" for problem in problems)
-        raise UserError(f"{len(problems)} problem{'s' * (len(problems) > 1)} in DeepSpeed config {path}:{listed}")
+    if not isinstance(config, dict):
+        raise UserError(f"{path} holds {json.dumps(config)[:60]}, wanted a JSON object with DeepSpeed's keys")
     return config
 
 
-def ds_config_problems(config: dict[str, Any]) -> list[str]:
+def ds_config_problems(config: Mapping[str, Any]) -> list[str]:
     """Everything that is wrong with an engine config, one line each."""
     problems = []
-    zero = config.get("zero_optimization", {})
     for key, value in config.items():
-        if key in REMOVED_KEYS:
+        if key == OLD_LAYER_DROP:
+            problems += old_layer_drop_problems(value)
+        elif key in REMOVED_KEYS:
             problems.append(f"{key}: removed from DeepSpeed 0.19.8, delete it")
         elif key in RECIPE_KEYS:
             if value != "auto":
@@ -79,20 +102,56 @@ def ds_config_problems(config: dict[str, Any]) -> list[str]:
             close = difflib.get_close_matches(key, ENGINE_KEYS, n=1)
             hint = f", did you mean {close[0]}?" if close else ""
             problems.append(f"{key}: DeepSpeed has no such key and would ignore it silently{hint}")
+        elif key == "compile" and value not in ({"layers": True}, {"layers": False}):
+            problems.append(
+                f'compile is {json.dumps(value)}, wanted {{"layers": true}}, which compiles each layer by itself: '
+                "DeepSpeed's own block has no effect here"
+            )
+        elif key in _FIRST_KEYS and not isinstance(value, dict):
+            problems.append(f'{key} is {json.dumps(value)}, wanted a block such as {{"{_FIRST_KEYS[key]}": ...}}')
+    blocks = {key: config[key] for key in _FIRST_KEYS if isinstance(config.get(key), dict)}
+    zero = blocks.get("zero_optimization", {})
     problems += [
         f"zero_optimization.{key}: removed from DeepSpeed 0.19.8, delete it" for key in zero if key in REMOVED_ZERO_KEYS
     ]
+    for key in ("bf16", "fp16"):
+        enabled = blocks.get(key, {}).get("enabled", False)
+        if not isinstance(enabled, bool):
+            problems.append(f"{key}.enabled is {json.dumps(enabled)}, wanted true or false")
     stage = zero.get("stage", 0)
-    if precision(config) == "bf16" and stage == 0:
+    if precision(blocks) == "bf16" and stage == 0:
         problems.append(
             "bf16 with ZeRO stage 0 trains wrong numbers in DeepSpeed 0.19.8: set zero_optimization.stage to 1"
         )
-    if config.get("bf16", {}).get("enabled") and config.get("fp16", {}).get("enabled"):
+    if all(blocks.get(key, {}).get("enabled") for key in ("bf16", "fp16")):
         problems.append("bf16.enabled and fp16.enabled are both true: choose one")
     return problems
 
 
-def precision(config: dict[str, Any]) -> str:
+def _path_of(name_or_path: str) -> Path:
+    path = Path(name_or_path)
+    if path.suffix != ".json":
+        path = DS_CONFIGS / f"{name_or_path}.json"
+    if not path.exists():
+        known = ", ".join(sorted(p.stem for p in DS_CONFIGS.glob("*.json")))
+        raise UserError(f"there is no DeepSpeed config {name_or_path!r}; known are {known}, or give a .json path")
+    return path
+
+
+def _checked(path: Path) -> dict[str, Any]:
+    config = read_json_object(path)
+    problems = ds_config_problems(config)
+    if problems:
+        listed = "".join(f"\n  {problem}" for problem in problems)
+        whole = any(key in config for key in (*RECIPE_KEYS, *REMOVED_KEYS))
+        way_out = f"\n`python -m pipeline migrate {path}` makes a recipe and an engine config of it" if whole else ""
+        raise UserError(
+            f"{len(problems)} problem{'s' * (len(problems) > 1)} in DeepSpeed config {path}:{listed}{way_out}"
+        )
+    return config
+
+
+def precision(config: Mapping[str, Any]) -> str:
     """The parameter precision the engine config asks for: "bf16", "fp16" or "fp32"."""
     for name in ("bf16", "fp16"):
         if config.get(name, {}).get("enabled"):
@@ -137,9 +196,8 @@ def join(engine: dict[str, Any], recipe: Recipe, world_size: int) -> dict[str, A
             "muon_lr": optimizer.lr,
             "adam_lr": optimizer.adamw_lr or optimizer.lr,
         }
-    joined = {
-        key: value for key, value in engine.items() if key not in RECIPE_KEYS and key != "activation_checkpointing"
-    }
+    ours = {*RECIPE_KEYS, "activation_checkpointing", "compile"}
+    joined = {key: value for key, value in engine.items() if key not in ours}
     joined |= {
         "train_batch_size": recipe.batch.global_rows,
         "train_micro_batch_size_per_gpu": micro_rows,

@@ -13,6 +13,8 @@ from data_prep.__main__ import build_parser as build_data_parser
 from pipeline import dsconfig
 from pipeline.__main__ import build_parser
 from pipeline.config import Recipe, Source, parse_recipe
+from pipeline.migration.layer_drop import KEYS as OLD_LAYER_DROP_KEYS
+from pipeline.migration.layer_drop import OLD_LAYER_DROP
 from tests.test_imports import LAYERS
 
 REPOSITORY = Path(__file__).parent.parent
@@ -64,7 +66,7 @@ def commands(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentPars
 
 def test_every_page_is_there() -> None:
     names = {str(page.relative_to(REPOSITORY)) for page in DOCS}
-    wanted = {"README", "concepts", "architecture", "data", "recipes", "howto", "decisions"}
+    wanted = {"README", "concepts", "architecture", "data", "recipes", "howto", "decisions", "from-deepspeed-pld"}
     assert {f"docs/{name}.md" for name in wanted} | {"CONTRIBUTING.md", "ds_configs/README.md"} <= names
 
 
@@ -126,6 +128,7 @@ def test_every_deepspeed_key_is_documented() -> None:
     named = set(code(REPOSITORY / "ds_configs" / "README.md"))
     for keys in (dsconfig.ENGINE_KEYS, dsconfig.RECIPE_KEYS, dsconfig.REMOVED_KEYS, dsconfig.REMOVED_ZERO_KEYS):
         assert set(keys) <= named
+    assert {OLD_LAYER_DROP, *OLD_LAYER_DROP_KEYS} <= named
     files = {f"ds_configs/{path.name}" for path in dsconfig.DS_CONFIGS.glob("*.json")}
     assert files == {name for name in named if re.fullmatch(r"ds_configs/\w+\.json", name)}
 

@@ -9,6 +9,7 @@ import pytest
 from data_prep.manifest import UserError
 from pipeline import dsconfig
 from pipeline.config import load_recipe
+from pipeline.migration.layer_drop import OLD_LAYER_DROP, old_layer_drop_problems
 
 
 @pytest.mark.parametrize("path", sorted(dsconfig.DS_CONFIGS.glob("*.json")), ids=lambda path: path.stem)
@@ -22,20 +23,22 @@ def test_shipped_configs_are_accepted_by_us_and_by_deepspeed(path: Path) -> None
 
 
 def test_the_removed_keys_are_deepspeeds() -> None:
-    assert set(deepspeed_config._REMOVED_TOP_LEVEL_CONFIG_KEYS) == dsconfig.REMOVED_KEYS
+    assert set(deepspeed_config._REMOVED_TOP_LEVEL_CONFIG_KEYS) == dsconfig.REMOVED_KEYS | {OLD_LAYER_DROP}
     assert set(deepspeed_config._REMOVED_ZERO_CONFIG_KEYS) == dsconfig.REMOVED_ZERO_KEYS
 
 
 @pytest.mark.parametrize(
     ("config", "words"),
     [
-        ({"progressive_layer_drop": {"enabled": False}}, ["progressive_layer_drop", "removed"]),
+        ({"sparse_attention": {"mode": "fixed"}}, ["sparse_attention", "removed", "python -m pipeline migrate"]),
         ({"zero_optimisation": {"stage": 1}}, ["zero_optimisation", "did you mean zero_optimization"]),
         ({"gradient_clipping": 1.0}, ["gradient_clipping", "recipe", "optimizer.gradient_clipping"]),
         ({"optimizer": {"type": "Adam"}}, ["optimizer", "[optimizer]"]),
         ({"bf16": {"enabled": True}}, ["stage 0"]),
         ({"bf16": {"enabled": True}, "fp16": {"enabled": True}, "zero_optimization": {"stage": 1}}, ["choose one"]),
         ({"zero_optimization": {"stage": 3, "mics_shard_size": 2}}, ["zero_optimization.mics_shard_size"]),
+        ({"zero_optimization": True}, ["zero_optimization is true", "stage"]),
+        ({"fp16": {"enabled": "auto"}}, ['fp16.enabled is "auto"', "true or false"]),
     ],
 )
 def test_bad_keys_are_named(config: dict, words: list[str], tmp_path: Path) -> None:
@@ -50,6 +53,69 @@ def test_all_problems_are_listed_together(tmp_path: Path) -> None:
     path = tmp_path / "bad.json"
     path.write_text(json.dumps({"amp": {}, "optimizer": {}, "zero_optimisation": {}, "train_batch_size": 8}))
     with pytest.raises(UserError, match="4 problems"):
+        dsconfig.load_ds_config(str(path))
+
+
+def test_an_old_layer_drop_block_is_left_out_of_the_engine_config(tmp_path: Path) -> None:
+    path = tmp_path / "old.json"
+    for block in ({"enabled": True, "theta": 0.5, "gamma": 0.001}, {"enabled": False}, {"enabled": False, "theta": 1}):
+        path.write_text(json.dumps({"steps_per_print": 1, OLD_LAYER_DROP: block}))
+        assert dsconfig.load_ds_config(str(path)) == {"steps_per_print": 1}
+
+
+def test_taking_the_block_out_leaves_the_config_alone() -> None:
+    config = {OLD_LAYER_DROP: {"enabled": True, "theta": 1, "gamma": 2}, "bf16": {"enabled": True}}
+    rest, values, notes = dsconfig.take_old_layer_drop(config)
+    assert set(config) == {OLD_LAYER_DROP, "bf16"}
+    assert rest == {"bf16": {"enabled": True}}
+    assert values == {
+        "enabled": True, "time": "pld", "depth": "pld", "unit": "layer", "scaling": "sublayer",
+        "theta": 1.0, "gamma": 2.0,
+    }  # fmt: skip
+    assert "layer_drop" in notes[0]
+    assert dsconfig.take_old_layer_drop(rest) == (rest, None, [])
+
+
+@pytest.mark.parametrize(
+    ("block", "wrong"),
+    [
+        # DeepSpeed 0.19.8 refuses all of these alike, and an enabled block as well.
+        (None, [["is null", '"theta": 0.5']]),
+        (False, [["is false"]]),
+        ("auto", [['is "auto"']]),
+        ({}, [["enabled is missing", "KeyError"], ["theta is missing", "0.5"], ["gamma is missing", "0.001"]]),
+        ({"enabled": True, "theta": 0.5}, [["gamma is missing", "KeyError"]]),
+        ({"theta": 0.5, "gamma": 0.001}, [["enabled is missing", "true or false"]]),
+        ({"enabled": 1, "theta": 0.5, "gamma": 0.001}, [["enabled is 1"]]),
+        # DeepSpeed's own test had theta 0 too, on a model without layers to drop.
+        ({"enabled": True, "theta": 0, "gamma": 0.001}, [["theta is 0", "above 0"]]),
+        ({"enabled": True, "theta": 1.5, "gamma": 0.001}, [["theta is 1.5", "at most 1"]]),
+        ({"enabled": True, "theta": 0.5, "gamma": 0}, [["gamma is 0", "above 0"]]),
+        ({"enabled": True, "theta": float("nan"), "gamma": float("inf")}, [["theta is nan"], ["gamma is inf"]]),
+        ({"enabled": True, "theta": "0.5", "gamma": True}, [['theta is "0.5"', "number"], ["gamma is true", "number"]]),
+        ({"enabled": False, "theta": "0.5", "gama": 1}, [["gama: unknown key", "enabled, theta, gamma"]]),
+    ],
+)
+def test_a_wrong_old_layer_drop_block_is_explained(block: object, wrong: list[list[str]], tmp_path: Path) -> None:
+    problems = old_layer_drop_problems(block)
+    assert len(problems) == len(wrong)
+    for problem, words in zip(problems, wrong, strict=True):
+        assert all(word in problem for word in [OLD_LAYER_DROP, *words])
+        assert "\n" not in problem
+    path = tmp_path / "old.json"
+    path.write_text(json.dumps({OLD_LAYER_DROP: block}))
+    with pytest.raises(UserError) as caught:
+        dsconfig.load_ds_config(str(path))
+    assert all(problem in str(caught.value) for problem in problems)
+    with pytest.raises(UserError):
+        dsconfig.take_old_layer_drop({OLD_LAYER_DROP: block})
+
+
+@pytest.mark.parametrize("text", ["[]", "3", '{"bf16": {}, "bf16": {}}', "{"])
+def test_what_is_no_config_is_refused(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "bad.json"
+    path.write_text(text)
+    with pytest.raises(UserError, match=str(path)):
         dsconfig.load_ds_config(str(path))
 
 
