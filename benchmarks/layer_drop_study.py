@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -39,52 +40,106 @@ SCHEDULES = {
 UNITS = ("layer", "sample")
 
 
-def cases() -> dict[str, list[str]]:
-    """Overrides by the name of the case, in the order they are run."""
-    found = {"dense": ["layer_drop.enabled=false"]}
-    for name, values in SCHEDULES.items():
-        for unit in UNITS:
-            settings = [*values, f"unit={unit}", "enabled=true"]
-            found[f"{name}, {unit}"] = [f"layer_drop.{value}" for value in settings]
-    return found
+def cases(steps: int) -> dict[str, list[str]]:
+    """Overrides by the name of the case, in the order they are run; `steps`: those of the shape's recipe."""
+    dropped = {
+        f"{name}, {unit}": [f"layer_drop.{value}" for value in ["enabled=true", f"unit={unit}", *values]]
+        for name, values in SCHEDULES.items()
+        for unit in UNITS
+    }
+    best = dropped["decreasing linear, sample"]
+    ticket = ["search.enabled=true"]
+    # As PLD was published: against a post-LN model at a tenth of the rate.
+    small_rate = ["model.norm=post", "optimizer.lr=8e-4", "optimizer.adamw_lr=4e-4"]
+    return {
+        "dense": [],
+        **dropped,
+        "decreasing linear, sample, 7/8 of the steps": [*best, f"pretrain.steps={round(7 / 8 * steps)}"],
+        "ticket": ticket,
+        "ticket, decreasing linear, sample": [*ticket, *best],
+        "post-LN, rate / 10": small_rate,
+    }
 
 
 def run_case(args: argparse.Namespace, name: str, overrides: list[str], seed: int, threads: int) -> dict[str, Any]:
     """Train one case to its end, from where it stands, and describe what came of it."""
     run = make_run(args, name, overrides, seed)
-    stage, folder = stages.PRETRAIN, run.folder.pretrain
-    settings, inputs = stage.settings(run), stage.inputs(run)
-    if not is_done(folder, stage.name, settings, inputs):
+    for stage in stages.stages_of(run.recipe)[:-1]:  # all but the export
+        folder, settings, inputs = stage.folder(run), stage.settings(run), stage.inputs(run)
+        if is_done(folder, stage.name, settings, inputs):
+            continue
         run.save()
         begin(folder, stage.name, settings, inputs)
         words = [sys.executable, "-m", "pipeline", stage.name, "--root", str(args.root), "--run", run.folder.root.name]
         environment = os.environ | {"OMP_NUM_THREADS": str(threads), "PYTHONPATH": str(REPOSITORY)}
-        with (folder / "log.txt").open("a", encoding="utf-8") as log:
+        with (run.folder.root / "log.txt").open("a", encoding="utf-8") as log:
             subprocess.run(words, env=environment, check=True, stdout=log, stderr=log)
+    folder = run.folder.pretrain
     manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").split("\n")[:-1]]
-    last = [row for row in rows if row["kind"] == "train"][-1]
-    return {
-        "case": name, "seed": seed, "shape": args.shape, "overrides": overrides, "data": args.data, "ds": args.ds,
-        "steps": manifest["results"]["steps"], "tokens": manifest["results"]["tokens"],
-        "flops_saved": last.get("flops_saved", 0.0),
-        "validation": [[r["step"], r["loss"], r["accuracy"]] for r in rows if r["kind"] == "validation"],
-        "commit": manifest["commit"], "seconds_training": manifest["results"]["seconds_training"],
-        "jobs": args.jobs, "threads": threads,
+    saved = {row["step"]: row.get("flops_saved", 0.0) for row in rows if row["kind"] == "train"}
+    results = manifest["results"]
+    row = {
+        "case": name, "seed": seed, "shape": args.shape, "overrides": overrides, "set": args.set, "data": args.data,
+        "ds": args.ds, "steps": results["steps"], "tokens": results["tokens"],
+        "flops_saved": saved[results["steps"]], "encoder_flops_kept": results["encoder_flops_kept"],
+        "validation": [[r["step"], r["loss"], saved.get(r["step"], 0.0)] for r in rows if r["kind"] == "validation"],
+        "commit": manifest["commit"], "seconds_training": results["seconds_training"], "jobs": args.jobs,
+        "threads": threads,
     }  # fmt: skip
+    if run.recipe.search.enabled:
+        search = json.loads((run.folder.search / "manifest.json").read_text(encoding="utf-8"))["results"]
+        row |= {"search_steps": search["steps"], "settled": search["settled"]}
+    return row
 
 
 def make_run(args: argparse.Namespace, name: str, overrides: list[str], seed: int) -> Run:
-    recipe = config.load_recipe(
-        str(REPOSITORY / "benchmarks" / f"layer_drop_{args.shape}.toml"), [*overrides, f"seed={seed}", *args.set]
-    )
+    path = REPOSITORY / "benchmarks" / f"layer_drop_{args.shape}.toml"
+    recipe = config.load_recipe(str(path), [*overrides, f"seed={seed}", *args.set])
     recipe = config.resolve_sources(args.data, recipe)
     folder = f"{args.shape}-{name.replace(', ', '-').replace(' ', '-')}-{seed}"
     return Run.of(args.root, folder, recipe, dsconfig.load_ds_config(args.ds))
 
 
+def table(rows: list[dict[str, Any]], shape: str) -> str:
+    """Final loss of every case and seed, its mean difference from dense of the same seed, and what it cost.
+
+    "cost": FLOPs of the run; "to dense's loss": FLOPs until the validation loss first lies under dense's last one, on
+    the line between two validations; both as a share of the dense run's FLOPs, without what a ticket saves. Means of
+    the seeds that dense has too; a case that never gets there has a dash.
+    """
+    of_shape = [row for row in rows if row["shape"] == shape]
+    dense = {row["seed"]: row for row in of_shape if row["case"] == "dense"}
+    lines = ["| case | final loss by seed | against dense | cost | to dense's loss |", "|---|---|---|---|---|"]
+    for name in dict.fromkeys(row["case"] for row in of_shape):
+        found = sorted((row for row in of_shape if row["case"] == name), key=lambda row: row["seed"])
+        paired = [row for row in found if row["seed"] in dense]
+        losses = ", ".join(f"{row['validation'][-1][1]:.3f}" for row in found)
+        gaps = [row["validation"][-1][1] - dense[row["seed"]]["validation"][-1][1] for row in paired]
+        costs = [(1 - row["flops_saved"]) * row["steps"] / dense[row["seed"]]["steps"] for row in paired]
+        reached = [cost_to(row, dense[row["seed"]]) for row in paired]
+        cells = [f"{np.mean(gaps):+.3f}", f"{np.mean(costs):.1%}"] if paired else ["", ""]
+        there = [cost for cost in reached if cost is not None]
+        cells.append(f"{np.mean(there):.1%}" if paired and len(there) == len(reached) else "-")
+        lines.append(f"| {name} | {losses} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def cost_to(row: dict[str, Any], dense: dict[str, Any]) -> float | None:
+    """The share of dense's FLOPs after which a run's validation loss is first at most dense's last; None: never."""
+    wanted, before = dense["validation"][-1][1], None
+    for step, loss, saved in row["validation"]:
+        cost = step * (1 - saved) / dense["steps"]
+        if loss <= wanted:
+            if before is None:
+                return float(cost)
+            return float(np.interp(wanted, [loss, before[1]], [cost, before[0]]))
+        before = cost, loss
+    return None
+
+
 def main() -> int:
-    """Run the queue."""
+    """Run the queue, then print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, required=True, help="rows are added to this file")
     parser.add_argument("--shape", choices=("micro", "full"), default="micro")
@@ -94,18 +149,23 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=1, help="cases at the same time")
     parser.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS))
     parser.add_argument("--only", nargs="+", help="cases whose names contain one of these words")
+    parser.add_argument("--table", action="store_true", help="only print what FILE holds")
     parser.add_argument("--set", nargs="+", default=[], metavar="section.key=value", help="on top of every recipe")
     args = parser.parse_args()
     done: list[dict[str, Any]] = json.loads(args.json.read_text(encoding="utf-8")) if args.json.exists() else []
+    if args.table:
+        print(table(done, args.shape))
+        return 0
+    base = make_run(args, "dense", [], 0)
+    if code := stages.make_corpus(base, force=False):
+        return code
     known = {(row["shape"], row["case"], row["seed"]) for row in done}
     queue = [
         (name, overrides, seed)
         for seed in args.seeds
-        for name, overrides in cases().items()
+        for name, overrides in cases(base.recipe.pretrain.steps).items()
         if (args.shape, name, seed) not in known and (not args.only or any(word in name for word in args.only))
     ]
-    if code := stages.make_corpus(make_run(args, "dense", [], 0), force=False):
-        return code
     threads = max(1, (os.cpu_count() or 1) // args.jobs)
 
     def work(item: tuple[str, list[str], int]) -> None:
@@ -118,6 +178,7 @@ def main() -> int:
         for future in [pool.submit(work, item) for item in queue]:
             future.result()
             bar.update()
+    print(table(done, args.shape))
     return 0
 
 

@@ -102,7 +102,7 @@ def ds_config_problems(config: Mapping[str, Any]) -> list[str]:
             close = difflib.get_close_matches(key, ENGINE_KEYS, n=1)
             hint = f", did you mean {close[0]}?" if close else ""
             problems.append(f"{key}: DeepSpeed has no such key and would ignore it silently{hint}")
-        elif key == "compile" and value not in ({"layers": True}, {"layers": False}):
+        elif key == "compile" and json.dumps(value) not in ('{"layers": true}', '{"layers": false}'):
             problems.append(
                 f'compile is {json.dumps(value)}, wanted {{"layers": true}}, which compiles each layer by itself: '
                 "DeepSpeed's own block has no effect here"
@@ -164,6 +164,8 @@ def accumulation_steps(global_rows: int, micro_rows: int, world_size: int) -> tu
 
     The global batch never changes with the number of ranks. Raises UserError where it cannot be shared equally.
     """
+    if world_size < 1:
+        raise UserError(f"the number of ranks (--nproc) is {world_size}, wanted 1 or more")
     if global_rows < world_size:
         raise UserError(
             f"more ranks than rows: batch.global_rows is {global_rows} but {world_size} ranks were started; "

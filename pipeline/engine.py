@@ -69,9 +69,10 @@ class Engine:
         self.ranks = ranks
         self.zero_stage: int = config.get("zero_optimization", {}).get("stage", 0)
         self.accumulation: int = config["gradient_accumulation_steps"]
-        # Offloading keeps the gradients of the step before for parameters that were not used in the last micro-batch.
+        # Offloading keeps the gradients of the step before for parameters that the last micro-batch did not use. ZeRO 3
+        # adds to them where the first did not, and loses its plan of what to gather when a layer is left out.
         offload = config.get("zero_optimization", {}).get("offload_optimizer", {})
-        self.needs_every_gradient: bool = offload.get("device", "none") != "none"
+        self.needs_every_gradient: bool = self.zero_stage == 3 or offload.get("device", "none") != "none"
         with _muon_inside_layers_only():
             self.deepspeed, *_ = deepspeed.initialize(
                 model=model, model_parameters=parameter_groups, config=config, dist_init_required=False
@@ -111,10 +112,6 @@ class Engine:
         """Close a micro-batch. True when it ended an optimiser step."""
         boundary = self.deepspeed.is_gradient_accumulation_boundary()
         self.deepspeed.step()
-        if boundary and self.zero_stage == 3:
-            # The first micro-batch of a step overwrites the gradients of the step before, but only of parameters that
-            # it has used: those of a layer that it skipped would be added to.
-            self.deepspeed.optimizer.grad_partitions_flat_buffer.zero_()
         return bool(boundary)
 
     @property

@@ -18,6 +18,7 @@ from pipeline.dsconfig import accumulation_steps
 from pipeline.layer_drop import DropSchedule, LayerDrop
 from pipeline.model.shape import EncoderShape
 from pipeline.optim import rate_factor
+from pipeline.schedule_words import drop_words
 from pipeline.step_costs import Phase, StepCosts
 
 # data_prep.write_shards rounds up to the same multiple; it is not imported, since it brings pyarrow and tokenizers.
@@ -84,8 +85,6 @@ def plan(recipe: str, overrides: list[str], ranks: int, out: Path) -> int:
 
 def look_ahead(recipe: Recipe, name: str, ranks: int) -> Outlook:
     """What the recipe comes to on so many ranks. Raises UserError where they cannot share its rows."""
-    if ranks < 1:
-        raise UserError(f"the number of ranks (--nproc) is {ranks}, wanted 1 or more")
     micro_rows, micro_steps = accumulation_steps(recipe.batch.global_rows, recipe.batch.micro_rows, ranks)
     recipe.check_rows(micro_rows)
     known = recipe.corpus.tokenizer is None
@@ -209,20 +208,9 @@ def _dropping_words(outlook: Outlook, drop: LayerDrop) -> list[str]:
     schedule, every = drop.schedule, np.arange(outlook.steps)
     theta = schedule.theta_at(every)
     least, most = (schedule.keep(int(at))[0] for at in (theta.argmin(), theta.argmax()))
-    unit = {
-        "layer": "a layer runs in a micro-batch with probability keep, or is skipped",
-        "sample": "a layer runs on a share keep of the rows of a micro-batch",
-    }[drop.unit]
-    scaling = {
-        "block": "what a layer adds counts 1/keep times",
-        "sublayer": "what each sub-layer adds counts 1/keep times",
-        "none": "nothing is scaled",
-    }[drop.scaling]
     lines = [
         f"layer dropping: {schedule.time} over time, {schedule.depth} over depth, by {drop.unit}",
-        f"  over time: {_time_words(schedule)}",
-        f"  over depth: {_depth_words(schedule)}",
-        f"  unit: {unit}; {scaling}",
+        *(f"  {aspect}: {words}" for aspect, (_, words) in drop_words(drop).items()),
     ]
     if least.min() == 1:
         return [*lines, "  nothing is ever dropped: these values keep every layer at every step"]
@@ -231,41 +219,6 @@ def _dropping_words(outlook: Outlook, drop: LayerDrop) -> list[str]:
     where = f"{_named(_dropped_most(least))}, first at step {first:,}"
     lines.append(f"  keep: smallest {least.min():.3f} ({where}), largest {most.max():.3f}")
     return lines + (_row_words(outlook, drop, theta) if drop.unit == "sample" else [])
-
-
-def _time_words(schedule: DropSchedule) -> str:
-    total, theta, fall = schedule.total_steps, schedule.theta, 1 - schedule.theta
-    begin, after = round(schedule.dense_start * total), round(schedule.dense_end * total)
-    length = max(1, total - after - begin)
-    if schedule.time == "constant":
-        words = f"theta = {theta:g}"
-    elif schedule.time == "pld":
-        gamma = 100 / length if schedule.gamma is None else schedule.gamma
-        words = f"theta(t) = {fall:g} exp(-{gamma:.4g} t) + {theta:g}: drops ever more"
-    elif schedule.time == "decreasing":
-        words = f"theta(t) = {theta:g} + {fall:g} t / {max(1, length - 1):,}: drops most at first, none at the end"
-    else:
-        each = f"{length / len(schedule.stages):.6g}"
-        words = f"theta = {', '.join(f'{value:g}' for value in schedule.stages)}, each for {each} steps"
-    if begin or after:
-        parts = [f"the {end} {_count(n, 'step')}" for end, n in (("first", begin), ("last", after)) if n]
-        words += f"; all layers run in {' and '.join(parts)}"
-        words += f", t counts from step {begin:,}" if begin and schedule.time in ("pld", "decreasing") else ""
-    return words
-
-
-def _depth_words(schedule: DropSchedule) -> str:
-    layers = schedule.num_layers
-    if schedule.depth == "uniform":
-        return "keep = theta for every layer"
-    if schedule.depth == "pld":
-        return f"keep = 1 - l / {layers} (1 - theta) for layer l of {layers}, counted from 1"
-    if schedule.depth == "linear":
-        share = f"(l - 1) / {max(1, layers - 1)}"
-        return f"keep = 1 - {share} (1 - theta) for layer l of {layers}, counted from 1: the first always runs"
-    if schedule.depth == "alternate":
-        return "keep = theta for every second layer, from layer 2 on; the others always run"
-    return "keep = theta for all but the first and the last layer, which always run"
 
 
 def _row_words(outlook: Outlook, drop: LayerDrop, theta: NDArray[np.float64]) -> list[str]:

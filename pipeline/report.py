@@ -45,6 +45,7 @@ from pipeline.report_tables import (
     ticket_kept,
     total_seconds,
 )
+from pipeline.schedule_words import drop_words
 from pipeline.tickets.select import GROUPS
 
 TEMPLATE = "report.html.jinja"
@@ -333,48 +334,10 @@ def _product(run: RunRecord) -> str | None:
 
 
 def _schedule(run: RunRecord, recipe: Recipe) -> dict[str, tuple[str, str]]:
-    """A recipe's layer dropping by aspect: the value of the key, and what it means."""
-    drop, layers, first = recipe.layer_drop, recipe.model.layers, run.first_step("pretrain")
-    found = recipe.dropping(layers, first)
-    assert found is not None
-    total = found.schedule.total_steps
-    start, end = round(drop.dense_start * total), round(drop.dense_end * total)
-    between = total - start - end
-    minus, theta = "\N{MINUS SIGN}", f"{drop.theta:g}"
-    gamma = 100 / max(1, between) if drop.gamma is None else drop.gamma
-    times = {
-        "constant": f"theta stays at {theta}",
-        "pld": f"theta falls from 1 towards {theta}: (1 {minus} {theta}) exp({minus}gamma t) + {theta} after t steps, "
-        f"gamma = {gamma:.3g}",
-        "decreasing": f"theta rises evenly from {theta} to 1: most is dropped at first, nothing at the end",
-        "stages": f"theta is {', '.join(f'{stage:g}' for stage in drop.stages)} in equally long stages",
-    }
-    depths = {
-        "uniform": "every layer is kept with probability theta",
-        "pld": f"layer l of {layers} is kept with probability 1 {minus} (l / {layers}) (1 {minus} theta), so that the "
-        "deepest are dropped most",
-        "linear": "the first layer always runs, the last is kept with probability theta, those between lie on the line "
-        "that joins them",
-        "alternate": "every second layer, from the second on, is kept with probability theta; the others always run",
-        "inner": "the first and the last layer always run, those between are kept with probability theta",
-    }
-    units = {
-        "layer": "a layer is skipped for a whole micro-batch",
-        "sample": "a layer runs on a random part of a micro-batch's rows, as large as its keep probability",
-    }
-    scalings = {
-        "block": "what runs counts 1 / keep probability times as much, the layer as a whole",
-        "sublayer": "what runs counts 1 / keep probability times as much, at both sub-layers (PLD)",
-        "none": "what runs counts once (LayerDrop)",
-    }
-    dense = [f"the {which} {steps:,}" for which, steps in (("first", start), ("last", end)) if steps]
-    words = {
-        "Over time": (drop.time, f"{times[drop.time]}; over {between:,} steps"),
-        "Over depth": (drop.depth, depths[drop.depth]),
-        "Dense phases": ("", f"{' and '.join(dense)} of {total:,} steps" if dense else "none"),
-        "Skipped": (drop.unit, units[drop.unit]),
-        "Scaling": (drop.scaling, scalings[drop.scaling]),
-    }
+    """A recipe's layer dropping in pre-training by aspect, and what the search does about it."""
+    drop = recipe.dropping(recipe.model.layers, run.first_step("pretrain"))
+    assert drop is not None
+    words = {aspect.capitalize(): cell for aspect, cell in drop_words(drop).items()}
     return words | {"Search": ("", _searching(recipe))}
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from pipeline import dsconfig, optim
+from pipeline.artifacts import write_atomically
 from pipeline.config import parse_recipe
 from pipeline.dist import Ranks, started_ranks
 from pipeline.engine import Engine
@@ -67,7 +68,7 @@ def train(case: dict[str, Any], ranks: Ranks) -> dict[str, Any]:
         total = torch.zeros(())
         for micro in range(engine.accumulation):
             draws = drop.draws(step, micro, MICRO_ROWS)
-            switch = Switch(draws, touch=engine.needs_every_gradient or case["touch"])
+            switch = Switch(draws, touch=engine.needs_every_gradient if case["touch"] is None else case["touch"])
             loss = engine.forward(batch(step, micro, ranks), switch=switch).loss
             engine.backward(loss)
             total += loss.detach().float() / engine.accumulation
@@ -77,10 +78,12 @@ def train(case: dict[str, Any], ranks: Ranks) -> dict[str, Any]:
 
 
 def main() -> None:
+    found: list[dict[str, Any]] = []
     with started_ranks() as ranks:
-        found = [train(case, ranks) for case in json.loads(sys.argv[1])]
-    # More than a pipe holds that nobody reads before the end.
-    Path(f"reports-{ranks.rank}.json").write_text(json.dumps(found), encoding="utf-8")
+        for case in json.loads(sys.argv[1]):
+            found.append(train(case, ranks))
+            # More than a pipe holds that nobody reads before the end.
+            write_atomically(Path(f"reports-{ranks.rank}.json"), json.dumps(found))
 
 
 if __name__ == "__main__":

@@ -219,6 +219,7 @@ def test_a_file_that_cannot_grow_ends_the_save_and_keeps_the_rest(home: Path) ->
         (["run", "--recipe", "nonesuch"], ["no recipe 'nonesuch'", "sample"]),
         (["run", "--ds", "zero9"], ["no DeepSpeed config 'zero9'", "zero1_bf16"]),
         (["run", "--data", "missing"], ["DATA=missing does not exist"]),
+        (["run", "--nproc", "0"], ["number of ranks (--nproc) is 0, wanted 1 or more"]),
         (["run", "--nproc", "64"], ["more ranks than rows", "64", "32"]),
         (["status"], ["no runs"]),
         (["search", "--run", "none"], ["no run 'none'"]),
@@ -234,6 +235,23 @@ def test_mistakes_end_in_one_error(
     assert shown.startswith("error: ")
     assert all(word in shown for word in words)
     assert not (tmp_path / "corpora").exists()
+
+
+def test_compiled_layers_need_a_gpu(tmp_path: Path) -> None:
+    """Said before an engine is made, so DeepSpeed is not started for it."""
+    import torch
+
+    from pipeline.artifacts import UserError
+    from pipeline.config import load_recipe
+    from pipeline.dist import Ranks
+    from pipeline.pretrain import build_engine
+    from pipeline.run import Run
+
+    recipe = load_recipe("sample")
+    run = Run.of(tmp_path, "compiled", recipe, {"compile": {"layers": True}, "zero_optimization": {"stage": 1}})
+    shape = recipe.dense_shape(vocab_size=64, pad_token_id=0)
+    with pytest.raises(UserError, match=r"^compile\.layers of the DeepSpeed config needs a GPU .*: take it out$"):
+        build_engine(run, shape, None, Ranks(0, 0, 1, torch.device("cpu")))
 
 
 def test_a_run_in_use_is_not_shared(tmp_path: Path) -> None:

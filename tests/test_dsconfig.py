@@ -49,6 +49,30 @@ def test_bad_keys_are_named(config: dict, words: list[str], tmp_path: Path) -> N
     assert all(word in str(caught.value) for word in [*words, str(path)])
 
 
+@pytest.mark.parametrize(
+    "value",
+    [
+        {}, {"layers": 1}, {"layers": 0}, {"layers": "true"}, {"layers": None}, {"layers": True, "backend": "inductor"},
+        {"deepcompile": True}, {"enabled": True, "backend": "inductor"}, True, None, "auto", [],
+    ],
+    ids=str,
+)  # fmt: skip
+def test_compile_compiles_layers_or_nothing(value: object) -> None:
+    (problem,) = dsconfig.ds_config_problems({"compile": value, "zero_optimization": {"stage": 1}})
+    assert problem.startswith(f"compile is {json.dumps(value)}, wanted ")
+    assert '{"layers": true}' in problem
+    assert "\n" not in problem
+
+
+@pytest.mark.parametrize("layers", [True, False])
+def test_the_pipelines_own_blocks_do_not_reach_deepspeed(layers: bool) -> None:
+    plain = {"zero_optimization": {"stage": 1}, "steps_per_print": 1}
+    own = {"compile": {"layers": layers}, "activation_checkpointing": {"partition_activations": True}}
+    assert dsconfig.ds_config_problems(plain | own) == []
+    recipe = load_recipe("sample")
+    assert dsconfig.join(plain | own, recipe, world_size=1) == dsconfig.join(plain, recipe, world_size=1)
+
+
 def test_all_problems_are_listed_together(tmp_path: Path) -> None:
     path = tmp_path / "bad.json"
     path.write_text(json.dumps({"amp": {}, "optimizer": {}, "zero_optimisation": {}, "train_batch_size": 8}))
@@ -143,3 +167,10 @@ def test_batches_that_cannot_be_shared(rows: int, micro: int, ranks: int) -> Non
 def test_more_ranks_than_rows_says_so() -> None:
     with pytest.raises(UserError, match="more ranks than rows"):
         dsconfig.accumulation_steps(2, 2, 4)
+
+
+@pytest.mark.parametrize("ranks", [0, -1])
+def test_ranks_are_counted_from_1(ranks: int) -> None:
+    with pytest.raises(UserError) as caught:
+        dsconfig.accumulation_steps(32, 8, ranks)
+    assert str(caught.value) == f"the number of ranks (--nproc) is {ranks}, wanted 1 or more"

@@ -1,6 +1,7 @@
 """Layer dropping under DeepSpeed for real: two ranks, ZeRO 1 to 3, against plain PyTorch; and what hangs without it."""
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from pipeline.layer_drop import Unit
 from pipeline.model.hf import build_model
 from pipeline.model.switch import Switch
 from tests import drop_case, ranks
+from tests.ranks import wait_until
 
 CASE = ["-m", drop_case.__name__]
 pytestmark = pytest.mark.dist
@@ -19,7 +21,7 @@ pytestmark = pytest.mark.dist
 def case(stage: int, **more: Any) -> dict[str, Any]:
     """One case of drop_case.py."""
     usual = {"unit": "layer", "precision": "fp32", "recompute": False, "offload": False}
-    return {"stage": stage} | usual | {"optimizer": "adamw", "touch": False, "different": False} | more
+    return {"stage": stage} | usual | {"optimizer": "adamw", "touch": None, "different": False} | more
 
 
 def plain(unit: Unit) -> tuple[list[float], dict[str, float]]:
@@ -64,7 +66,7 @@ CASES = [
         (3, {"offload": True}),
     )
 ]
-MUON = [case(stage, optimizer="muon", touch=touch) for stage in (1, 2, 3) for touch in (False, True)]
+MUON = [case(stage, optimizer="muon", touch=touch) for stage in (1, 2) for touch in (False, True)]
 
 
 @pytest.fixture(scope="module")
@@ -86,15 +88,29 @@ def test_two_ranks_train_what_one_process_does(index: int, reports: list[dict[st
     assert reports[index]["sums"] == pytest.approx(sums, rel=10 * tolerance)
 
 
-@pytest.mark.parametrize("stage", [1, 2, 3])
+@pytest.mark.parametrize("stage", [1, 2])
 def test_muon_takes_a_skipped_layer_as_one_with_zero_gradients(stage: int, reports: list[dict[str, Any]]) -> None:
     skipped, touched = reports[len(CASES) + 2 * (stage - 1) :][:2]
     assert skipped["losses"] == pytest.approx(touched["losses"], rel=1e-6)
     assert skipped["sums"] == pytest.approx(touched["sums"], rel=1e-5)
 
 
-@pytest.mark.parametrize("stage", [1, 2, 3])
-def test_different_decisions_hang_or_crash(stage: int, tmp_path: Path) -> None:
-    words = [*CASE, json.dumps([case(stage, different=True)])]
-    codes = [code for code, _ in ranks.finish(ranks.start(words, 2, tmp_path), seconds=20)]
-    assert codes != [0, 0]
+def test_different_decisions_hang_or_crash(tmp_path: Path) -> None:
+    started = {}
+    for stage in (1, 2, 3):
+        (tmp_path / str(stage)).mkdir()
+        # The same run with equal decisions comes first, to show that it ends, and in which time.
+        cases = [case(stage, touch=False), case(stage, different=True, touch=False)]
+        started[stage] = ranks.start([*CASE, json.dumps(cases)], 2, tmp_path / str(stage))
+    try:
+        for stage in started:
+            ends = [tmp_path / str(stage) / f"reports-{rank}.json" for rank in range(2)]
+            wait_until(lambda ends=ends: all(end.exists() for end in ends), 120, f"equal decisions at ZeRO {stage}")
+        deadline = time.monotonic() + 10
+        while time.monotonic() < deadline and any(p.poll() is None for pair in started.values() for p in pair):
+            time.sleep(0.1)
+        codes = {stage: [process.poll() for process in pair] for stage, pair in started.items()}
+    finally:
+        for pair in started.values():
+            ranks.kill(pair)
+    assert all(pair != [0, 0] for pair in codes.values()), codes

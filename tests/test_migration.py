@@ -204,6 +204,28 @@ def test_lamb_has_no_counterpart(name: str) -> None:
     assert all(word in line.text for word in ("Lamb", "adamw", "muon", "lr = 0.001", "optimizer.lr"))
 
 
+@pytest.mark.parametrize(
+    "block", [{"deepcompile": True, "passes": ["z1"]}, {"enabled": True, "backend": "inductor"}, {"enabled": False}, {}]
+)
+def test_deepspeeds_own_compile_block_is_left_out(block: dict[str, Any]) -> None:
+    config = {"compile": block, "zero_optimization": {"stage": 1}}
+    done = whole.migrate(config)
+    check(config, done)
+    assert done.engine == {"zero_optimization": {"stage": 1}}
+    (line,) = [line for line in done.lines if line.key == "compile"]
+    assert line.kind == "open"
+    (instead,) = re.findall(r'"compile": (\{.*?\})', line.text)
+    assert dsconfig.ds_config_problems({"compile": json.loads(instead)}) == []
+
+
+@pytest.mark.parametrize("layers", [True, False])
+def test_the_pipelines_own_compile_block_stays(layers: bool) -> None:
+    config = {"compile": {"layers": layers}}
+    done = whole.migrate(config)
+    check(config, done)
+    assert done.engine == config
+
+
 def test_bf16_without_zero_gets_stage_1() -> None:
     assert whole.migrate(old("unit_test_bf16")).engine["zero_optimization"] == {"stage": 1}
     done = whole.migrate({"bfloat16": {"enabled": True}, "zero_optimization": {"stage": 2}})
@@ -370,6 +392,7 @@ CONFIGS = block_of(
         "fp32_allreduce": st.booleans(),
         "allgather_size": st.just(1000),
         "activation_checkpointing": st.just({"partition_activations": False}),
+        "compile": st.sampled_from([{"deepcompile": True}, {"enabled": True, "backend": "inductor"}, {"layers": True}]),
         "optimizer": st.fixed_dictionaries(
             {
                 "type": st.sampled_from(["Adam", "adamw", "OneBitAdam", "ZeroOneAdam", "Lamb", "Lion", "Muon", "SGD"]),

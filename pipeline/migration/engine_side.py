@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from pipeline.dsconfig import ENGINE_KEYS, REMOVED_KEYS, REMOVED_ZERO_KEYS
+from pipeline.dsconfig import ENGINE_KEYS, REMOVED_KEYS, REMOVED_ZERO_KEYS, ds_config_problems
 from pipeline.migration.ledger import Block, Ledger
 
 # The blocks DeepSpeed 0.19.8 checks: an unknown key in one of them stops it.
@@ -91,6 +91,12 @@ def take_engine(done: Ledger, old: Mapping[str, Any]) -> None:
                 key,
                 "left out: in DeepSpeed the model decided, here the block alone recomputes every layer. Add it, empty, "
                 "if the old model did: that saves memory and changes no result",
+            )
+        elif key == "compile" and ds_config_problems({key: value}):
+            done.leave_open(
+                key,
+                "left out: DeepSpeed's own block has no effect here. To compile every layer by itself, on GPUs only, "
+                'write "compile": {"layers": true} into the engine config',
             )
         elif key == "fp32_allreduce" and value is True and "communication_data_type" not in old:
             done.keep(key, "fp32", "communication_data_type")

@@ -13,9 +13,10 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
+
+from tests.ranks import wait_until
 
 NODES = ("n1", "n2")
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "setpriv")
@@ -35,15 +36,6 @@ def why_not() -> str | None:
     if os.geteuid() != 0:
         return "left out: the SLURM daemons need root to start jobs, and this is not root"
     return None
-
-
-def wait_until(condition: Callable[[], bool], seconds: float, what: str) -> None:
-    """Poll `condition` four times a second; raises TimeoutError naming `what`."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"{what}: not within {seconds:.0f} s")
-        time.sleep(0.25)
 
 
 def processes_with(setting: bytes) -> dict[int, str]:

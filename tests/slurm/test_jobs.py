@@ -10,7 +10,8 @@ import pytest
 
 from data_prep.manifest import hash_files
 from tests.corpus import sentences
-from tests.slurm.cluster import KILL_WAIT_SECONDS, Cluster, processes_with, wait_until
+from tests.ranks import wait_until
+from tests.slurm.cluster import KILL_WAIT_SECONDS, Cluster, processes_with
 from tests.slurm.conftest import ROOT
 
 pytestmark = [pytest.mark.slurm, pytest.mark.dist]

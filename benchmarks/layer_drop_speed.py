@@ -1,0 +1,169 @@
+"""Seconds a step with layers dropped against dense, on two ranks at ZeRO 1, 2 and 3: how much of the FLOPs is time.
+
+One engine a ZeRO stage, in processes of its own. Dense steps, steps with whole layers skipped and steps with layers run
+on some rows take turns in it, so that whatever else the machine does falls on all three. Medians of the rounds.
+Run: python benchmarks/layer_drop_speed.py --json FILE [--stages 1 2 3] [--rounds 6] [--recompute]
+"""
+
+import argparse
+import json
+import os
+import socket
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks.step import processor_name
+from data_prep.manifest import git_commit
+from pipeline import dsconfig, optim
+from pipeline.config import parse_recipe
+from pipeline.dist import Ranks, started_ranks
+from pipeline.engine import Engine
+from pipeline.layer_drop import DropSchedule, LayerDrop
+from pipeline.model.hf import build_model
+from pipeline.model.shape import EncoderShape
+from pipeline.model.switch import Switch
+
+MASK_RATE = 0.15
+MODES = ("dense", "layer", "sample")
+
+
+def measure(args: argparse.Namespace, stage: int, ranks: Ranks) -> dict[str, Any]:
+    """Seconds a step of every mode, by round, and the share of FLOPs that these steps saved."""
+    rows, length = args.rows, args.length
+    shape = EncoderShape.uniform(
+        num_layers=args.layers, num_heads=args.hidden // 64, ffn=4 * args.hidden, hidden_size=args.hidden,
+        vocab_size=args.vocab, max_positions=length, norm="pre", dropout=0.0, attention_dropout=0.0,
+    )  # fmt: skip
+    global_rows = rows * ranks.world_size
+    recipe = parse_recipe({"batch": {"global_rows": global_rows, "micro_rows": rows}}, "benchmark")
+    config: dict[str, Any] = {
+        "bf16": {"enabled": True}, "zero_optimization": {"stage": stage}, "communication_data_type": "fp32",
+        "steps_per_print": 10**9,
+    }  # fmt: skip
+    model = build_model(shape, seed=0)
+    model.encoder.activation_checkpointing = args.recompute
+    groups = optim.parameter_groups(model, 0.01)
+    engine = Engine(model, dsconfig.join(config, recipe, ranks.world_size), groups, ranks)
+    generator = torch.Generator().manual_seed(ranks.rank)
+    ids = torch.randint(5, shape.vocab_size, (rows, length), generator=generator)
+    positions = torch.randperm(rows * length, generator=generator)[: round(MASK_RATE * rows * length)].sort().values
+    batch = {"input_ids": ids, "masked_positions": positions, "labels": ids.reshape(-1)[positions]}
+
+    # The first step of a turn is not timed: ZeRO 3 records anew in which order the layers are used.
+    turn = args.steps + 1
+    schedule = DropSchedule((args.rounds + 1) * turn, args.layers, time="constant", depth="linear", theta=args.theta)
+    drops = {mode: LayerDrop(schedule, seed=1, unit=mode) for mode in MODES[1:]}
+    seconds: dict[str, list[float]] = {mode: [] for mode in MODES}
+    timed = np.array([step for step in range(turn, schedule.total_steps) if step % turn])
+    for begin in range(0, schedule.total_steps, turn):
+        for mode in MODES:
+            for step in range(begin, begin + turn):
+                if step == begin + 1:
+                    synchronize(ranks)
+                    began = time.perf_counter()
+                draws = drops[mode].draws(step, 0, rows) if mode in drops else None
+                extra = {"switch": Switch(draws, touch=engine.needs_every_gradient)} if draws else {}
+                engine.backward(engine.forward(batch, **extra).loss)
+                engine.micro_step()
+            synchronize(ranks)
+            if begin:  # the first round warms up
+                seconds[mode].append((time.perf_counter() - began) / args.steps)
+    per_layer = np.array(shape.layer_flops_per_token(length))
+    whole = shape.forward_flops_per_token(length, MASK_RATE)
+    found: dict[str, Any] = {"zero_stage": stage, "seconds": seconds}
+    for mode, drop in drops.items():
+        dropped = ((1 - drop.executed(timed, 1, rows)) @ per_layer).reshape(args.rounds, args.steps).mean(1) / whole
+        fall = 1 - np.array(seconds[mode]) / np.array(seconds["dense"])
+        found[mode] = {
+            "flops_saved": float(dropped.mean()), "time_saved": float(np.median(fall)),
+            "of_flops": float(np.median(fall / dropped)), "of_flops_by_round": (fall / dropped).tolist(),
+        }  # fmt: skip
+    return found
+
+
+def synchronize(ranks: Ranks) -> None:
+    ranks.barrier()
+    if ranks.device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def run_ranks(arguments: list[str], world_size: int) -> dict[str, Any]:
+    """What rank 0 of so many processes prints last."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    processes = [
+        subprocess.Popen(
+            [sys.executable, __file__, *arguments], stdout=subprocess.PIPE, text=True,
+            env=os.environ | {
+                "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world_size),
+                "LOCAL_WORLD_SIZE": str(world_size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
+                "OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // world_size)),
+            },
+        )
+        for rank in range(world_size)
+    ]  # fmt: skip
+    outputs = [process.communicate()[0] for process in processes]
+    if any(process.returncode for process in processes):
+        raise SystemExit(f"a rank failed: exit codes {[process.returncode for process in processes]}")
+    return json.loads(outputs[0].strip().split("\n")[-1])
+
+
+def main() -> int:
+    """Measure every stage, or, as a rank, one of them."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", type=Path, help="where the figures go")
+    parser.add_argument("--ranks", type=int, default=2)
+    parser.add_argument("--stages", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--rounds", type=int, default=6)
+    parser.add_argument("--steps", type=int, default=3, help="timed a round and mode")
+    parser.add_argument("--layers", type=int, default=12)
+    parser.add_argument("--hidden", type=int, default=256)
+    parser.add_argument("--vocab", type=int, default=2048)
+    parser.add_argument("--length", type=int, default=128)
+    parser.add_argument("--rows", type=int, default=32, help="a rank")
+    parser.add_argument("--theta", type=float, default=0.5)
+    parser.add_argument("--recompute", action="store_true", help="activation checkpointing")
+    parser.add_argument("--rank-of-stage", type=int, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.rank_of_stage is not None:
+        with started_ranks() as ranks:
+            found = measure(args, args.rank_of_stage, ranks)
+        print(json.dumps(found), flush=True)
+        os._exit(0)  # as the program itself leaves, see pipeline/__main__.py
+
+    results = []
+    print("ZeRO  mode    s/step dense  s/step  FLOPs saved  time saved  time/FLOPs (by round)")
+    for stage in args.stages:
+        found = run_ranks([*sys.argv[1:], "--rank-of-stage", str(stage)], args.ranks)
+        results.append(found)
+        for mode in MODES[1:]:
+            row, seconds = found[mode], found["seconds"]
+            rounds = row["of_flops_by_round"]
+            dense, dropped = (statistics.median(seconds[which]) for which in ("dense", mode))
+            print(
+                f"{stage:<5} {mode:<7} {dense:<13.3f} {dropped:<7.3f} "
+                f"{row['flops_saved']:<12.1%} {row['time_saved']:<11.1%} {row['of_flops']:.2f} "
+                f"({min(rounds):.2f} to {max(rounds):.2f})",
+                flush=True,
+            )
+    if args.json:
+        about = {
+            "command": " ".join(sys.argv), "cpu": processor_name(), "commit": git_commit(Path(__file__).parent),
+            "torch": torch.__version__, "device": "cuda" if torch.cuda.is_available() else "cpu",
+        }  # fmt: skip
+        args.json.write_text(json.dumps({"about": about, "results": results}, indent=1) + "\n", encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
