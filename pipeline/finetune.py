@@ -16,7 +16,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from pipeline import dsconfig, optim
+from pipeline import dsconfig
 from pipeline.artifacts import (
     UserError,
     begin,
@@ -31,7 +31,7 @@ from pipeline.config import Batch, Optimizer, Recipe, Schedule, apply_override, 
 from pipeline.dist import Ranks, started_ranks
 from pipeline.engine import Engine
 from pipeline.metrics import Metrics
-from pipeline.pretrain import tracker_for
+from pipeline.pretrain import build_engine, tracker_for
 from pipeline.run import Run
 from pipeline.tasks.classification import ClassificationLoader, EvaluationBatches, Inputs, encode, read_tokenizer
 from pipeline.tasks.classifier import build_classifier, read_pretrained
@@ -216,9 +216,7 @@ def train_task(job: Job, ranks: Ranks) -> dict[str, Any]:
     # Model
     model = build_classifier(pretrained, task, chosen.dropout, job.seed)
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    model.encoder.activation_checkpointing = "activation_checkpointing" in job.run.engine
-    config = dsconfig.join(job.run.engine, recipe, ranks.world_size)
-    engine = Engine(model, config, optim.parameter_groups(model, chosen.weight_decay), ranks)
+    engine = build_engine(model, job.run.engine, recipe, ranks)
 
     # Training
     steps = chosen.epochs * loader.steps_per_epoch

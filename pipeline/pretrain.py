@@ -10,13 +10,14 @@ from safetensors.torch import load_file, save_file
 from pipeline import dsconfig, optim, plots
 from pipeline.artifacts import UserError, sha256_file
 from pipeline.checkpoint import Checkpoints
+from pipeline.config import Recipe
 from pipeline.data import Loader, PretrainLoader, ShardReader, TwoLengths
 from pipeline.dist import Ranks
 from pipeline.engine import Engine
 from pipeline.evaluate import MlmValidation
 from pipeline.metrics import Metrics
 from pipeline.model.hf import build_model, load_state
-from pipeline.model.modeling_slim_bert import SlimBertForMaskedLM
+from pipeline.model.modeling_slim_bert import SlimBertForMaskedLM, SlimBertForSequenceClassification
 from pipeline.model.shape import EncoderShape
 from pipeline.model.switch import compile_layers
 from pipeline.run import Run
@@ -41,20 +42,22 @@ def slim_start(run: Run, dense: EncoderShape, ticket: Ticket) -> tuple[EncoderSh
 
 
 def build_engine(
-    run: Run, shape: EncoderShape, state: dict[str, torch.Tensor] | None, ranks: Ranks
-) -> tuple[Engine, SlimBertForMaskedLM]:
-    """A masked-LM model of this shape in its engine, from `state` or initialised from the recipe's seed."""
-    model = build_model(shape, seed=run.recipe.seed)
-    if state is not None:
-        load_state(model, state)
-    model.encoder.activation_checkpointing = "activation_checkpointing" in run.engine
-    if run.engine.get("compile", {}).get("layers"):
+    model: SlimBertForMaskedLM | SlimBertForSequenceClassification,
+    engine: dict[str, Any],
+    recipe: Recipe,
+    ranks: Ranks,
+) -> Engine:
+    """The model in a DeepSpeed engine of this config, its layers recomputed or compiled as the config says.
+
+    Raises UserError where it says something that these ranks cannot do.
+    """
+    model.encoder.activation_checkpointing = "activation_checkpointing" in engine
+    if engine.get("compile", {}).get("layers"):
         if ranks.device.type == "cpu":
             raise UserError("compile.layers of the DeepSpeed config needs a GPU and there is none: take it out")
         compile_layers(model.encoder.layers)
-    config = dsconfig.join(run.engine, run.recipe, ranks.world_size)
-    groups = optim.parameter_groups(model, run.recipe.optimizer.weight_decay)
-    return Engine(model, config, groups, ranks), model
+    config = dsconfig.join(engine, recipe, ranks.world_size)
+    return Engine(model, config, optim.parameter_groups(model, recipe.optimizer.weight_decay), ranks)
 
 
 def build_data(run: Run, ranks: Ranks) -> tuple[ShardReader, Loader, MlmValidation]:
@@ -128,7 +131,10 @@ def pretrain(run: Run, ranks: Ranks) -> dict[str, Any]:
     dense = recipe.dense_shape(reader.vocab_size, reader.special_tokens["pad"])
     ticket = Ticket.read(run.folder.ticket) if recipe.search.enabled else None
     shape, state = slim_start(run, dense, ticket) if ticket else (dense, None)
-    engine, _ = build_engine(run, shape, state, ranks)
+    model = build_model(shape, seed=recipe.seed)
+    if state is not None:
+        load_state(model, state)
+    engine = build_engine(model, run.engine, recipe, ranks)
 
     first_step = 0
     if ticket and recipe.pretrain.rewind == "inherit":

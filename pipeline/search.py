@@ -138,9 +138,10 @@ def search(run: Run, ranks: Ranks) -> dict[str, Any]:
     recipe, folder = run.recipe, run.folder.search
     reader, loader, validate = build_data(run, ranks)
     shape = recipe.dense_shape(reader.vocab_size, reader.special_tokens["pad"])
+    model = build_model(shape, seed=recipe.seed)
     if ranks.is_main:
-        save_file(read_state(build_model(shape, seed=recipe.seed)), folder / INIT)
-    engine, _ = build_engine(run, shape, None, ranks)
+        save_file(read_state(model), folder / INIT)
+    engine = build_engine(model, run.engine, recipe, ranks)
     early_bird = EarlyBird(recipe, shape, run.folder.scores, ranks)
 
     plan = build_plan(run, shape, ranks, recipe.search.max_steps, searching=True)

@@ -65,7 +65,8 @@ class Plan:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What training came to. `seconds` is the time in the loop of this process, without checkpoints' restarts."""
+    """What training came to. `seconds`: those in training steps since the stage began, without validation and
+    checkpoints, whatever interrupted it."""
 
     step: int
     tokens: int

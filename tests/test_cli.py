@@ -237,21 +237,21 @@ def test_mistakes_end_in_one_error(
     assert not (tmp_path / "corpora").exists()
 
 
-def test_compiled_layers_need_a_gpu(tmp_path: Path) -> None:
+def test_compiled_layers_need_a_gpu() -> None:
     """Said before an engine is made, so DeepSpeed is not started for it."""
     import torch
 
     from pipeline.artifacts import UserError
     from pipeline.config import load_recipe
     from pipeline.dist import Ranks
+    from pipeline.model.hf import build_model
     from pipeline.pretrain import build_engine
-    from pipeline.run import Run
 
     recipe = load_recipe("sample")
-    run = Run.of(tmp_path, "compiled", recipe, {"compile": {"layers": True}, "zero_optimization": {"stage": 1}})
-    shape = recipe.dense_shape(vocab_size=64, pad_token_id=0)
+    engine = {"compile": {"layers": True}, "zero_optimization": {"stage": 1}}
+    model = build_model(recipe.dense_shape(vocab_size=64, pad_token_id=0), seed=0)
     with pytest.raises(UserError, match=r"^compile\.layers of the DeepSpeed config needs a GPU .*: take it out$"):
-        build_engine(run, shape, None, Ranks(0, 0, 1, torch.device("cpu")))
+        build_engine(model, engine, recipe, Ranks(0, 0, 1, torch.device("cpu")))
 
 
 def test_a_run_in_use_is_not_shared(tmp_path: Path) -> None:
