@@ -55,8 +55,8 @@ status: $(READY) ## What every run has done
 report: $(READY) ## runs/RUN/report.html, beside the runs in COMPARE
 	@$(BIN)/python -m pipeline report --run $(RUN) $(if $(COMPARE),--compare $(COMPARE))
 
-layer-drop-study: $(READY) ## Layer dropping: schedules x ways x seeds, one resumable queue: SHAPE=micro|full JOBS=1
-	@$(BIN)/python benchmarks/layer_drop_study.py --json benchmarks/results/layer_drop_$(or $(SHAPE),micro).json \
+layer-drop-study: $(READY) ## Layer dropping: schedules x ways x seeds, a resumable queue: SHAPE=micro|full JOBS=1 JSON=rows
+	@$(BIN)/python benchmarks/layer_drop_study.py --json $(or $(JSON),benchmarks/results/layer_drop_$(or $(SHAPE),micro).json) \
 		--shape $(or $(SHAPE),micro) --jobs $(or $(JOBS),1) --ds $(DS) $(if $(DATA),--data $(DATA))
 
 test: $(READY) ## All tests

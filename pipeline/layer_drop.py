@@ -7,7 +7,7 @@ runs layers as they were drawn.
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -119,10 +119,9 @@ def schedule_problems(
 ) -> list[str]:
     """Everything that is wrong with a schedule's values, a line each."""
     problems = []
-    if time not in TimeKind.__args__:  # type: ignore[attr-defined]
-        problems.append(f"time is {time!r}, wanted one of {', '.join(TimeKind.__args__)}")  # type: ignore[attr-defined]
-    if depth not in DepthKind.__args__:  # type: ignore[attr-defined]
-        problems.append(f"depth is {depth!r}, wanted one of {', '.join(DepthKind.__args__)}")  # type: ignore[attr-defined]
+    for name, value, kinds in (("time", time, get_args(TimeKind)), ("depth", depth, get_args(DepthKind))):
+        if value not in kinds:
+            problems.append(f"{name} is {value!r}, wanted one of {', '.join(kinds)}")
     if not 0 < theta <= 1:
         problems.append(f"theta is {theta}, wanted above 0 and at most 1: it is the probability to keep a layer")
     if gamma is not None and (time != "pld" or not (math.isfinite(gamma) and gamma > 0)):

@@ -2,10 +2,13 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from data_prep.manifest import UserError
 from pipeline.config import RECIPES, load_recipe, parse_recipe, resolve_sources
+
+THETA = "wanted above 0 and at most 1: it is the probability to keep a layer"
 
 
 @pytest.mark.parametrize("path", sorted(RECIPES.glob("*.toml")), ids=lambda path: path.stem)
@@ -86,3 +89,57 @@ def test_data_folders_give_their_text_parts_only(tmp_path: Path) -> None:
     assert other.corpus.sources == [str(tmp_path / "glue")]
     with pytest.raises(UserError, match="does not exist"):
         resolve_sources(str(tmp_path / "nowhere"), recipe)
+
+
+@pytest.mark.parametrize(
+    ("values", "line"),
+    [
+        ({"theta": 0.0}, f"layer_drop: theta is 0.0, {THETA}"),
+        ({"theta": 1.5}, f"layer_drop: theta is 1.5, {THETA}"),
+        ({"time": "pld", "gamma": -1.0}, "layer_drop: gamma is -1.0, wanted a number above 0"),
+        ({"gamma": 0.1}, "layer_drop: gamma is 0.1, wanted unset: it belongs to time \"pld\", not 'decreasing'"),
+        ({"time": "stages"}, "layer_drop: stages is [], wanted a list such as [0.4, 0.6, 0.8, 1.0]"),
+        (
+            {"time": "sideways"},
+            "layer_drop.time: Input should be 'constant', 'pld', 'decreasing' or 'stages', got 'sideways'",
+        ),
+        (
+            {"dense_start": 0.6, "dense_end": 0.4},
+            "layer_drop: dense_start and dense_end are 0.6 and 0.4, wanted 0 or more and together below 1",
+        ),
+    ],
+)
+def test_layer_dropping_that_is_none(values: dict, line: str) -> None:
+    with pytest.raises(UserError) as caught:
+        parse_recipe({"layer_drop": {"enabled": True} | values}, "test")
+    assert str(caught.value) == f"1 problem in recipe test:\n  {line}"
+
+
+def test_more_dropped_than_the_batch_has_rows() -> None:
+    recipe = load_recipe("sample", ["layer_drop.enabled=true", "layer_drop.theta=0.1"])
+    recipe.check_rows(32)
+    with pytest.raises(
+        UserError, match=r"layer 4 without a row at step 0: it keeps 0\.100 of the 4 rows of a micro-batch"
+    ):
+        recipe.check_rows(4)
+
+
+def test_the_schedule_of_dropping_over_search_and_restart() -> None:
+    on = ["layer_drop.enabled=true", "pretrain.steps=1000", "pretrain.rewind=inherit", "search.max_steps=300"]
+    recipe = load_recipe("sample", on)
+    searching, after = recipe.dropping(4, searching=True), recipe.dropping(4, first_step=200)
+    assert searching is not None
+    assert after is not None
+    # One schedule from the search's first step to the end; whole layers, once a step, while gates are scored.
+    steps = np.arange(1000)
+    assert np.array_equal(searching.schedule.keep(steps), after.schedule.keep(steps))
+    assert (searching.unit, searching.once_a_step, after.unit, after.once_a_step) == ("layer", True, "sample", False)
+
+    anew = load_recipe("sample", [*on, "layer_drop.after_search=restart"]).dropping(4, first_step=200)
+    assert anew is not None
+    assert anew.schedule.theta_at([200, 999]).tolist() == [0.5, 1.0]
+
+    off = load_recipe("sample", [*on, "layer_drop.during_search=false"])
+    assert off.dropping(4, searching=True) is None
+    assert off.dropping(4) is not None
+    assert load_recipe("sample").dropping(4) is None
