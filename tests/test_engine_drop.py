@@ -1,6 +1,7 @@
 """Layer dropping under DeepSpeed for real: two ranks, ZeRO 1 to 3, against plain PyTorch; and what hangs without it."""
 
 import json
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -54,18 +55,15 @@ def plain(unit: Unit) -> tuple[list[float], dict[str, float]]:
 
 
 CASES = [
-    case(stage, unit=unit, **more)
-    for unit in ("layer", "sample")
-    for stage, more in (
-        (1, {}),
-        (2, {"recompute": True}),
-        (3, {"recompute": True}),
-        (3, {"precision": "bf16"}),
-        (1, {"offload": True}),
-        (2, {"offload": True}),
-        (3, {"offload": True}),
-    )
+    case(1),
+    case(2, recompute=True),
+    case(3, recompute=True),
+    case(3, precision="bf16"),
+    case(1, unit="sample"),
+    case(3, unit="sample", recompute=True),
 ]
+if shutil.which("g++") or shutil.which("clang++"):  # DeepSpeed compiles its CPU Adam
+    CASES += [case(1, offload=True), case(2, offload=True), case(3, offload=True), case(2, unit="sample", offload=True)]
 MUON = [case(stage, optimizer="muon", touch=touch) for stage in (1, 2) for touch in (False, True)]
 
 
@@ -86,6 +84,11 @@ def test_two_ranks_train_what_one_process_does(index: int, reports: list[dict[st
     tolerance = 1e-4 if CASES[index]["precision"] == "fp32" else 0.03
     assert reports[index]["losses"] == pytest.approx(losses, rel=tolerance)
     assert reports[index]["sums"] == pytest.approx(sums, rel=10 * tolerance)
+
+
+def test_offloading_was_among_the_cases() -> None:
+    if not any(case["offload"] for case in CASES):
+        pytest.skip("left out: offloading the optimiser needs a C++ compiler, and there is none")
 
 
 @pytest.mark.parametrize("stage", [1, 2])
