@@ -23,7 +23,7 @@ SHAPE = EncoderShape(
     vocab_size=64, hidden_size=16, head_size=4, layers=WIDTHS, max_positions=16, norm="pre", dropout=0.0,
     attention_dropout=0.0,
 )  # fmt: skip
-GLOBAL_ROWS, MICRO_ROWS, LENGTH, STEPS = 16, 4, 16, 6
+GLOBAL_ROWS, MICRO_ROWS, LENGTH, STEPS = 16, 4, 16, 4
 
 
 def layer_drop(unit: Unit, seed: int = 3) -> LayerDrop:

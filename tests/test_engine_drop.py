@@ -71,7 +71,7 @@ MUON = [case(stage, optimizer="muon", touch=touch) for stage in (1, 2) for touch
 def reports(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     """What came of CASES and then MUON, alike on both ranks."""
     folder = tmp_path_factory.mktemp("cases")
-    ranks.run([*CASE, json.dumps(CASES + MUON)], 2, folder)
+    ranks.run([*CASE, json.dumps(CASES + MUON)], 2, folder, seconds=400)
     first, second = (json.loads((folder / f"reports-{rank}.json").read_text(encoding="utf-8")) for rank in range(2))
     assert first == second
     return first
