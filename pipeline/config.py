@@ -9,6 +9,7 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from data_prep.manifest import UserError
@@ -342,6 +343,15 @@ class Recipe(Section):
             self.ticket_rules()
         except UserError as error:
             raise ValueError(f"ticket: {error}") from error
+        searching = self.dropping(self.model.layers, searching=True) if self.search.enabled else None
+        if searching:
+            steps = self.search.max_steps
+            ran = searching.executed(np.arange(steps), 1, rows=1).any(0)
+            if not ran.all():
+                raise ValueError(
+                    f"layer_drop skips layer {int(ran.argmin()) + 1} in all {steps} steps of the search, so its units "
+                    "would have no score: drop less, raise search.max_steps, or set layer_drop.during_search = false"
+                )
         if not self.search.enabled and self.pretrain.rewind != "init":
             raise ValueError(f"pretrain.rewind ({self.pretrain.rewind!r}) needs a search; search.enabled is false")
         return self

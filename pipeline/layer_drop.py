@@ -34,7 +34,8 @@ class DropSchedule:
       constant     theta (LayerDrop: Fan et al., ICLR 2020)
       pld          (1 - theta) exp(-gamma t) + theta (Zhang and He, NeurIPS 2020, eq. 5); gamma None: 100 / T
       decreasing   theta + (1 - theta) t / (T - 1): drops most at first, none at the end
-      stages       stages[i] for the i-th of equally long stages (RaPTr: growing subnetworks)
+      stages       stages[i] for the i-th of equally long stages (RaPTr: growing subnetworks); 0, where the depth
+                   lets the first layer always run, leaves the layers out for as long: a network that grows
     Over depth, layer l of L counted from 0, with theta for theta(t):
       uniform      theta
       pld          1 - (l + 1) / L (1 - theta) (the paper's i / L with i from 1)
@@ -134,7 +135,9 @@ def schedule_problems(
             else f'empty: they belong to time "stages", not {time!r}'
         )
         problems.append(f"stages is {list(stages)}, wanted {wanted}")
-    problems += [f"stages holds {value}, wanted above 0 and at most 1" for value in stages if not 0 < value <= 1]
+    problems += [f"stages holds {value}, wanted at least 0 and at most 1" for value in stages if not 0 <= value <= 1]
+    if 0 in stages and depth in ("uniform", "pld"):
+        problems.append(f"stages holds 0, which leaves out the first layer too with depth {depth!r}: wanted above 0")
     if not (dense_start >= 0 and dense_end >= 0 and dense_start + dense_end < 1):
         problems.append(
             f"dense_start and dense_end are {dense_start} and {dense_end}, wanted 0 or more and together below 1"
@@ -162,6 +165,7 @@ class LayerDrop:
 
     `unit` "layer": a layer is skipped for a whole micro-batch, with the probability the schedule gives. "sample":
     it runs on a subset of the rows of fixed size, round(keep x rows), that is drawn for every layer and micro-batch.
+    A layer kept with probability 0 is skipped with either.
     `scaling`: the factor of what runs, by the probability that drew it: "block" 1/keep at the layer's residual, whose
     mean over draws is the full layer; "sublayer" 1/keep at both sub-layers (PLD, whose mean is not); "none" 1
     (LayerDrop). `once_a_step`: all micro-batches of an optimiser step share the draw of the first.
@@ -183,15 +187,15 @@ class LayerDrop:
         each = self.scaling == "sublayer"
         if self.unit == "layer":
             runs = self._runs(np.array([step]), np.array([micro]))[0, 0]
-            scales = np.ones_like(keep) if self.scaling == "none" else 1 / keep
+            scales = np.ones_like(keep) if self.scaling == "none" else 1 / np.where(keep > 0, keep, 1.0)
             return [LayerDraw(bool(r), float(s), None, each) for r, s in zip(runs, scales, strict=True)]
         counts = self._counts(np.array([step]), rows)[0]
         layers = np.arange(self.schedule.num_layers)[:, None]
         keys = extend_chain(hash_chain(self.seed, _STREAM_ROWS, step, micro, layers), np.arange(rows))
         order = np.argsort(keys, axis=1, kind="stable")
         return [
-            LayerDraw(each=each)
-            if count == rows
+            LayerDraw(runs=count > 0, each=each)
+            if count in (0, rows)
             else LayerDraw(True, 1.0 if self.scaling == "none" else rows / count, np.sort(order[layer, :count]), each)
             for layer, count in enumerate(counts.tolist())
         ]
@@ -215,11 +219,12 @@ class LayerDrop:
         return uniform(keys) < self.schedule.keep(steps)[:, None, :]
 
     def _counts(self, steps: IntArray, rows: int) -> IntArray:
-        """(steps, layers): the rows each layer runs on."""
+        """(steps, layers): the rows each layer runs on; none only where the schedule keeps none."""
         keep = self.schedule.keep(steps)
         counts = np.floor(keep * rows + 0.5).astype(np.int64)
-        if (counts < 1).any():
-            step, layer = np.argwhere(counts < 1)[0]
+        without = (counts < 1) & (keep > 0)
+        if without.any():
+            step, layer = np.argwhere(without)[0]
             raise UserError(
                 f"layer dropping by sample leaves layer {layer + 1} without a row at step {steps[step]}: it keeps "
                 f"{keep[step, layer]:.3f} of the {rows} rows of a micro-batch; raise theta or batch.micro_rows"

@@ -72,7 +72,7 @@ class EarlyBird:
             draws = self._drop.draws(step, 0, rows=1)
             keep = self._drop.schedule.keep(step)[0].tolist()
             scales = [draw.scale * draw.runs for draw in draws]
-            stands_for = [draw.runs / kept for draw, kept in zip(draws, keep, strict=True)]
+            stands_for = [1 / kept if draw.runs else 0.0 for draw, kept in zip(draws, keep, strict=True)]
         divide_by = engine.loss_scale * self._ranks.world_size
         gradients = self._gates.collect(divide_by, self._ranks.sum_in_place, scales)
         self._score.update(self._gates, gradients, None, stands_for)
@@ -80,7 +80,7 @@ class EarlyBird:
     def after_step(self, step: int, engine: Engine) -> dict[str, Any] | None:
         """Every few steps record the scores and look at the masks; returns the row to log."""
         last = step >= self.watcher.settle.max_step
-        if (step % self._every and not last) or not self._every_layer_ran(step, last):
+        if (step % self._every and not last) or not self._every_layer_ran(step):
             return None
         if self._score.needs == "weights":
             self._score.update(self._gates, None, engine.weights())
@@ -99,17 +99,9 @@ class EarlyBird:
             row |= {group: distances[-1] if distances else None, f"{group}_queue": distances}
         return row
 
-    def _every_layer_ran(self, steps: int, last: bool) -> bool:
-        """False while a layer has been skipped in all of the first `steps`; a UserError when that is the end."""
-        if not self._drop or self._score.needs != "gradients":
-            return True
-        ran = self._drop.executed(np.arange(steps), 1, rows=1).any(0)
-        if last and not ran.all():
-            raise UserError(
-                f"layer {int(ran.argmin()) + 1} was skipped in all {steps} steps of the search, so its units have no "
-                "score: raise layer_drop.theta or search.max_steps, or set layer_drop.during_search = false"
-            )
-        return bool(ran.all())
+    def _every_layer_ran(self, steps: int) -> bool:
+        """False while a layer has been skipped in all of the first `steps`."""
+        return not self._drop or bool(self._drop.executed(np.arange(steps), 1, rows=1).any(0).all())
 
     def state(self) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
         tensors = {f"gates/{name}": value for name, value in self._gates.state().items()}

@@ -26,8 +26,13 @@ SHAPE = EncoderShape(
 GLOBAL_ROWS, MICRO_ROWS, LENGTH, STEPS = 16, 4, 16, 4
 
 
-def layer_drop(unit: Unit, seed: int = 3) -> LayerDrop:
-    return LayerDrop(DropSchedule(STEPS, len(WIDTHS), time="constant", depth="uniform", theta=0.5), seed, unit)
+def layer_drop(unit: Unit, growing: bool, seed: int = 3) -> LayerDrop:
+    """Half of the layers at random, or for the first half of the steps every second layer."""
+    if growing:
+        schedule = DropSchedule(STEPS, len(WIDTHS), time="stages", depth="alternate", stages=(0.0, 1.0))
+    else:
+        schedule = DropSchedule(STEPS, len(WIDTHS), time="constant", depth="uniform", theta=0.5)
+    return LayerDrop(schedule, seed, unit)
 
 
 def batch(step: int, micro: int, ranks: Ranks) -> dict[str, torch.Tensor]:
@@ -60,7 +65,7 @@ def train(case: dict[str, Any], ranks: Ranks) -> dict[str, Any]:
     model.encoder.activation_checkpointing = case["recompute"]
     groups = optim.parameter_groups(model, 0.01)
     engine = Engine(model, dsconfig.join(config, recipe, ranks.world_size), groups, ranks)
-    drop = layer_drop(case["unit"], seed=3 + ranks.rank * case["different"])
+    drop = layer_drop(case["unit"], case["growing"], seed=3 + ranks.rank * case["different"])
     losses = []
     for step in range(STEPS):
         for group in engine.groups:

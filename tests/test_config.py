@@ -139,6 +139,14 @@ def test_the_schedule_of_dropping_over_search_and_restart() -> None:
     assert anew is not None
     assert anew.schedule.theta_at([200, 999]).tolist() == [0.5, 1.0]
 
+    growing = [*on, "layer_drop.time=stages", "layer_drop.stages=[0.0, 1.0]", "layer_drop.depth=alternate"]
+    with pytest.raises(
+        UserError, match=r"skips layer 2 in all 300 steps of the search.*layer_drop.during_search = false"
+    ):
+        load_recipe("sample", growing)
+    assert load_recipe("sample", [*growing, "layer_drop.during_search=false"]).dropping(4) is not None
+    assert load_recipe("sample", [*growing, "search.max_steps=501"]).dropping(4, searching=True) is not None
+
     off = load_recipe("sample", [*on, "layer_drop.during_search=false"])
     assert off.dropping(4, searching=True) is None
     assert off.dropping(4) is not None

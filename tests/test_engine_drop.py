@@ -21,11 +21,11 @@ pytestmark = pytest.mark.dist
 
 def case(stage: int, **more: Any) -> dict[str, Any]:
     """One case of drop_case.py."""
-    usual = {"unit": "layer", "precision": "fp32", "recompute": False, "offload": False}
+    usual = {"unit": "layer", "growing": False, "precision": "fp32", "recompute": False, "offload": False}
     return {"stage": stage} | usual | {"optimizer": "adamw", "touch": None, "different": False} | more
 
 
-def plain(unit: Unit) -> tuple[list[float], dict[str, float]]:
+def plain(unit: Unit, growing: bool) -> tuple[list[float], dict[str, float]]:
     """The same steps in plain PyTorch: one process, fp32, the micro-batches of all ranks one after another."""
     model = build_model(drop_case.SHAPE, seed=0)
     groups = [
@@ -33,7 +33,7 @@ def plain(unit: Unit) -> tuple[list[float], dict[str, float]]:
         {"params": [p for p in model.parameters() if p.ndim < 2], "weight_decay": 0.0},
     ]
     adamw = torch.optim.AdamW(groups, lr=0.01, betas=(0.9, 0.98), eps=1e-6)
-    drop, losses = drop_case.layer_drop(unit), []
+    drop, losses = drop_case.layer_drop(unit, growing), []
     micros = drop_case.GLOBAL_ROWS // drop_case.MICRO_ROWS // 2
     for step in range(drop_case.STEPS):
         total = 0.0
@@ -61,9 +61,12 @@ CASES = [
     case(3, precision="bf16"),
     case(1, unit="sample"),
     case(3, unit="sample", recompute=True),
+    case(1, growing=True),
+    case(3, growing=True, recompute=True),
 ]
 if shutil.which("g++") or shutil.which("clang++"):  # DeepSpeed compiles its CPU Adam
     CASES += [case(1, offload=True), case(2, offload=True), case(3, offload=True), case(2, unit="sample", offload=True)]
+    CASES += [case(2, growing=True, offload=True)]
 MUON = [case(stage, optimizer="muon", touch=touch) for stage in (1, 2) for touch in (False, True)]
 
 
@@ -77,9 +80,9 @@ def reports(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     return first
 
 
-@pytest.mark.parametrize("index", range(len(CASES)), ids=[str(list(case.values())[:5]) for case in CASES])
+@pytest.mark.parametrize("index", range(len(CASES)), ids=[str(list(case.values())[:6]) for case in CASES])
 def test_two_ranks_train_what_one_process_does(index: int, reports: list[dict[str, Any]]) -> None:
-    losses, sums = plain(CASES[index]["unit"])
+    losses, sums = plain(CASES[index]["unit"], CASES[index]["growing"])
     assert len({round(loss, 6) for loss in losses}) == drop_case.STEPS
     tolerance = 1e-4 if CASES[index]["precision"] == "fp32" else 0.03
     assert reports[index]["losses"] == pytest.approx(losses, rel=tolerance)

@@ -28,16 +28,17 @@ RATES = st.floats(0.01, 1.0)
 
 @st.composite
 def schedules(draw: Callable[..., Any], max_steps: int = 40) -> DropSchedule:
-    time = draw(st.sampled_from(TIMES))
+    time, depth = draw(st.sampled_from(TIMES)), draw(st.sampled_from(DEPTHS))
+    stage = RATES if depth in ("uniform", "pld") else st.just(0.0) | RATES
     dense_start = draw(st.floats(0, 0.9))
     return DropSchedule(
         total_steps=draw(st.integers(1, max_steps)),
         num_layers=draw(st.integers(1, 9)),
         time=time,
-        depth=draw(st.sampled_from(DEPTHS)),
+        depth=depth,
         theta=draw(RATES),
         gamma=draw(st.none() | st.floats(0.001, 5)) if time == "pld" else None,
-        stages=tuple(draw(st.lists(RATES, min_size=1, max_size=5))) if time == "stages" else (),
+        stages=tuple(draw(st.lists(stage, min_size=1, max_size=5))) if time == "stages" else (),
         dense_start=dense_start,
         dense_end=draw(st.floats(0, 0.99 - dense_start)),
         first_step=draw(st.integers(0, 50)),
@@ -208,7 +209,9 @@ def test_keep_is_a_probability_that_follows_the_rules_of_time_and_depth(schedule
     keep, theta = schedule.keep(steps), schedule.theta_at(steps)
     least = min(schedule.stages) if schedule.time == "stages" else schedule.theta
     assert keep.shape == (schedule.total_steps, schedule.num_layers)
-    assert ((keep > 0) & (keep <= 1)).all()
+    assert ((keep >= 0) & (keep <= 1)).all()
+    assert (keep[:, 0] > 0).all()
+    assert (keep[np.broadcast_to(theta[:, None] > 0, keep.shape)] > 0).all()
     assert (keep >= least - 1e-12).all()
     assert (keep >= theta[:, None] - 1e-12).all()
     assert np.array_equal(schedule.expected_depth(steps), keep.sum(1))
@@ -263,7 +266,8 @@ def test_draws_are_a_pure_function_of_their_arguments(schedule: DropSchedule, un
 
 
 def _keeps_rows(drop: LayerDrop, rows: int) -> bool:
-    return drop.unit == "layer" or bool((drop.schedule.keep(steps_of(drop.schedule)) * rows > 0.5001).all())
+    keep = drop.schedule.keep(steps_of(drop.schedule))
+    return drop.unit == "layer" or bool((keep[keep > 0] * rows > 0.5001).all())
 
 
 def _hash(*parts: int) -> int:
@@ -408,7 +412,10 @@ def test_a_sample_is_distinct_ascending_rows_of_the_rounded_number(
     assume(_keeps_rows(drop, rows))
     step = int(steps_of(schedule)[len(steps_of(schedule)) // 2])
     for draw, keep in zip(drop.draws(step, 1, rows), schedule.keep(step)[0], strict=True):
-        assert draw.runs
+        assert draw.runs == (keep > 0)
+        if not draw.runs:
+            assert draw == LayerDraw(runs=False, each=scaling == "sublayer")
+            continue
         assert draw.each == (scaling == "sublayer")
         count = rows if draw.rows is None else len(draw.rows)
         assert abs(count - keep * rows) <= 0.5 + 1e-9
@@ -434,6 +441,22 @@ def test_halves_are_rounded_up(theta: float, rows: int, count: int) -> None:
     for draw in uniform_drop(theta, "sample").draws(0, 0, rows):
         assert (rows if draw.rows is None else len(draw.rows)) == count
     assert (uniform_drop(theta, "sample").executed(np.array([0]), 1, rows) == count / rows).all()
+
+
+@pytest.mark.parametrize("unit", ["layer", "sample"])
+@pytest.mark.parametrize(("depth", "left_out"), [("linear", {4}), ("alternate", {1, 3}), ("inner", {1, 2, 3})])
+def test_a_stage_of_0_leaves_the_same_layers_out_until_the_network_grows(
+    unit: str, depth: str, left_out: set[int]
+) -> None:
+    drop = LayerDrop(DropSchedule(100, 5, time="stages", depth=depth, stages=(0.0, 1.0)), 0, unit)
+    drop.check(4)
+    for step in (0, 20, 49):
+        skipped = {layer for layer, keep in enumerate(drop.schedule.keep(step)[0]) if keep == 0}
+        assert skipped == left_out
+        draws = drop.draws(step, 0, 4)
+        assert all(draws[layer] == LayerDraw(runs=False) for layer in left_out)
+        assert drop.executed(np.array([step]), 3, 4)[0, sorted(left_out)].tolist() == [0] * len(left_out)
+    assert drop.draws(50, 0, 4) == [LayerDraw()] * 5
 
 
 @pytest.mark.parametrize(
@@ -539,12 +562,18 @@ def refused(found: str) -> Any:
             )
             for time in ("constant", "pld", "decreasing")
         ],
-        ({"time": "stages", "stages": (0.5, 0.0)}, "stages holds 0.0, wanted above 0 and at most 1"),
+        *[
+            (
+                {"time": "stages", "stages": (0.5, 0.0), "depth": depth},
+                f"stages holds 0, which leaves out the first layer too with depth '{depth}': wanted above 0",
+            )
+            for depth in ("uniform", "pld")
+        ],
         (
             {"time": "stages", "stages": (1.5, 1.0, -1.0)},
-            "stages holds 1.5, wanted above 0 and at most 1; stages holds -1.0, wanted above 0 and at most 1",
+            "stages holds 1.5, wanted at least 0 and at most 1; stages holds -1.0, wanted at least 0 and at most 1",
         ),
-        ({"time": "stages", "stages": (math.nan,)}, "stages holds nan, wanted above 0 and at most 1"),
+        ({"time": "stages", "stages": (math.nan,)}, "stages holds nan, wanted at least 0 and at most 1"),
         *[
             (
                 {"dense_start": start, "dense_end": end},
