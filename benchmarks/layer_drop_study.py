@@ -17,17 +17,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from safetensors import safe_open
 from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from pipeline import config, dsconfig, stages
 from pipeline.artifacts import begin, is_done, write_atomically
+from pipeline.model.shape import EncoderShape
 from pipeline.run import Run
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SEEDS = (42, 43, 44)
-# All save about a quarter of the layers' FLOPs over the run, so that what differs is where and when.
+# All save about a quarter of the layers' FLOPs over the run, so that what differs is where and when. The depth that
+# runs is drawn anew for every micro-batch.
 SCHEDULES = {
     "constant uniform": ["time=constant", "depth=uniform", "theta=0.75"],
     "constant linear": ["time=constant", "depth=linear", "theta=0.5"],
@@ -38,28 +41,42 @@ SCHEDULES = {
     "stages inner": ["time=stages", "depth=inner", "stages=[0.25, 0.5, 0.75, 1.0]"],
 }
 UNITS = ("layer", "sample")
+# Nothing is drawn: a stage of 0 leaves the same layers out, and the network grows to all of them.
+GROWING = {
+    "growing alternate": ["depth=alternate", "stages=[0.0, 1.0]"],
+    "growing inner": ["depth=inner", "stages=[0.0, 1.0]"],
+    "growing inner late": ["depth=inner", "stages=[0.0, 0.0, 1.0]"],
+}
+SHORTER = "growing inner late"
 SMALL_RATE = "post-LN, rate / 10"
 
 
-def cases(steps: int) -> dict[str, list[str]]:
-    """Overrides by the name of the case, in the order they are run; `steps`: those of the shape's recipe."""
+def cases(steps: int, layers: int) -> dict[str, list[str]]:
+    """Overrides by the name of the case, in the order they are run; `steps`, `layers`: the shape's."""
     dropped = {
         f"{name}, {unit}": [f"layer_drop.{value}" for value in ["enabled=true", f"unit={unit}", *values]]
         for name, values in SCHEDULES.items()
         for unit in UNITS
     }
-    best = dropped["decreasing linear, sample"]
-    ticket = ["search.enabled=true"]
+    growing = {
+        name: [f"layer_drop.{value}" for value in ["enabled=true", "time=stages", "unit=layer", *values]]
+        for name, values in GROWING.items()
+    }
+    # A search with layers left out would have no scores for them.
+    ticket = ["search.enabled=true", "layer_drop.during_search=false"]
     # As PLD was published: against a post-LN model at a tenth of the rate.
     small_rate = ["model.norm=post", "optimizer.lr=8e-4", "optimizer.adamw_lr=4e-4"]
     return {
         "dense": [],
-        **dropped,
-        # At most 1 / 1.5 of dense's FLOPs, and decayed to zero by then.
-        "decreasing linear, sample, 5/6 of the steps": [*best, f"pretrain.steps={round(5 / 6 * steps)}"],
+        **growing,
+        # Decayed to zero within 1 / 1.5 of dense's time.
+        f"{SHORTER}, 5/6 of the steps": [*growing[SHORTER], f"pretrain.steps={round(5 / 6 * steps)}"],
+        # What never growing comes to: the larger network has to beat it.
+        "dense, half the layers": [f"model.layers={layers // 2}"],
         "ticket": ticket,
-        "ticket, decreasing linear, sample": [*ticket, *best],
+        "ticket, growing alternate": [*ticket, *growing["growing alternate"]],
         SMALL_RATE: small_rate,
+        **dropped,
     }
 
 
@@ -80,16 +97,22 @@ def run_case(args: argparse.Namespace, name: str, overrides: list[str], seed: in
     manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").split("\n")[:-1]]
     saved = {row["step"]: row.get("flops_saved", 0.0) for row in rows if row["kind"] == "train"}
+    with safe_open(folder / "weights.safetensors", "np") as weights:
+        shape = EncoderShape.from_dict(json.loads(weights.metadata()["shape"]))
+    recipe = run.recipe
+    tokens_a_step = recipe.batch.global_rows * recipe.corpus.row_length
+    step_flops = tokens_a_step * shape.train_flops_per_token(recipe.corpus.row_length, recipe.objective.mask_rate)
     results = manifest["results"]
     row = {
         "case": name, "seed": seed, "shape": args.shape, "overrides": overrides, "set": args.set, "data": args.data,
         "ds": args.ds, "steps": results["steps"], "tokens": results["tokens"],
         "flops_saved": saved[results["steps"]], "encoder_flops_kept": results["encoder_flops_kept"],
+        "step_flops": step_flops,
         "validation": [[r["step"], r["loss"], saved.get(r["step"], 0.0)] for r in rows if r["kind"] == "validation"],
         "commit": manifest["commit"], "seconds_training": results["seconds_training"], "jobs": args.jobs,
         "threads": threads,
     }  # fmt: skip
-    if run.recipe.search.enabled:
+    if recipe.search.enabled:
         search = json.loads((run.folder.search / "manifest.json").read_text(encoding="utf-8"))["results"]
         row |= {"search_steps": search["steps"], "settled": search["settled"]}
     return row
@@ -106,9 +129,9 @@ def make_run(args: argparse.Namespace, name: str, overrides: list[str], seed: in
 def table(rows: list[dict[str, Any]], shape: str) -> str:
     """Final loss of every case and seed, its mean difference from dense of the same seed, and what it cost.
 
-    "cost": FLOPs of the run; "to dense's loss": FLOPs until the validation loss first lies under dense's last one, on
-    the line between two validations; both as a share of the dense run's FLOPs, without what a ticket saves. Means of
-    the seeds that dense has too; a case that never gets there has a dash.
+    "cost": FLOPs of the run, a search included; "to dense's loss": FLOPs until the validation loss first lies under
+    dense's last one, on the line between two validations; both as a share of the dense run's FLOPs. Means of the seeds
+    that dense has too; a case of which a seed never gets there has a dash.
     """
     of_shape = [row for row in rows if row["shape"] == shape]
     dense = {row["seed"]: row for row in of_shape if row["case"] == "dense"}
@@ -118,7 +141,7 @@ def table(rows: list[dict[str, Any]], shape: str) -> str:
         paired = [row for row in found if row["seed"] in dense]
         losses = ", ".join(f"{row['validation'][-1][1]:.3f}" for row in found)
         gaps = [row["validation"][-1][1] - dense[row["seed"]]["validation"][-1][1] for row in paired]
-        costs = [(1 - row["flops_saved"]) * row["steps"] / dense[row["seed"]]["steps"] for row in paired]
+        costs = [cost(row, row["steps"], row["flops_saved"], dense[row["seed"]]) for row in paired]
         reached = [cost_to(row, dense[row["seed"]]) for row in paired]
         cells = [f"{np.mean(gaps):+.3f}", f"{np.mean(costs):.1%}"] if paired else ["", ""]
         there = [cost for cost in reached if cost is not None]
@@ -127,22 +150,28 @@ def table(rows: list[dict[str, Any]], shape: str) -> str:
     as_published = {row["seed"]: row for row in of_shape if row["case"] == SMALL_RATE}
     for row in of_shape:
         if row["case"] == "pld, layer" and row["seed"] in as_published:
-            cost = cost_to(row, as_published[row["seed"]])
-            there = "never" if cost is None else f"after {cost:.1%} of its FLOPs"
+            spent = cost_to(row, as_published[row["seed"]])
+            there = "never" if spent is None else f"after {spent:.1%} of its FLOPs"
             lines.append(f"pld, layer, seed {row['seed']}: at the last loss of {SMALL_RATE} {there}")
     return "\n".join(lines)
+
+
+def cost(row: dict[str, Any], step: int, saved: float, dense: dict[str, Any]) -> float:
+    """FLOPs of a run's search and its first `step` steps, as a share of the dense run's."""
+    flops = row["step_flops"] * (1 - saved) * step + dense["step_flops"] * row.get("search_steps", 0)
+    return float(flops / (dense["step_flops"] * dense["steps"]))
 
 
 def cost_to(row: dict[str, Any], dense: dict[str, Any]) -> float | None:
     """The share of dense's FLOPs after which a run's validation loss is first at most dense's last; None: never."""
     wanted, before = dense["validation"][-1][1], None
     for step, loss, saved in row["validation"]:
-        cost = step * (1 - saved) / dense["steps"]
+        spent = cost(row, step, saved, dense)
         if loss <= wanted:
             if before is None:
-                return float(cost)
-            return float(np.interp(wanted, [loss, before[1]], [cost, before[0]]))
-        before = cost, loss
+                return spent
+            return float(np.interp(wanted, [loss, before[1]], [spent, before[0]]))
+        before = spent, loss
     return None
 
 
@@ -171,7 +200,7 @@ def main() -> int:
     queue = [
         (name, overrides, seed)
         for seed in args.seeds
-        for name, overrides in cases(base.recipe.pretrain.steps).items()
+        for name, overrides in cases(base.recipe.pretrain.steps, base.recipe.model.layers).items()
         if (args.shape, name, seed) not in known and (not args.only or any(word in name for word in args.only))
     ]
     args.json.parent.mkdir(parents=True, exist_ok=True)
