@@ -56,6 +56,8 @@ def _dense_phases(schedule: DropSchedule) -> str:
 
 
 def _skipped(drop: LayerDrop) -> str:
+    if _nothing_is_drawn(drop.schedule):
+        return "the same layers in every step of a stage, nothing is drawn"
     if drop.unit == "layer":
         return f"a layer for a whole {'step' if drop.once_a_step else 'micro-batch'}, with probability 1 - keep"
     same = ", the same in all of a step" if drop.once_a_step else ""
@@ -63,11 +65,18 @@ def _skipped(drop: LayerDrop) -> str:
 
 
 def _scaling(drop: LayerDrop) -> str:
+    if _nothing_is_drawn(drop.schedule):
+        return "nothing is scaled: keep is 0 or 1"
     return {
         "block": "what a layer adds counts 1 / keep times",
         "sublayer": "what each sub-layer adds counts 1 / keep times (PLD)",
         "none": "nothing is scaled (LayerDrop)",
     }[drop.scaling]
+
+
+def _nothing_is_drawn(schedule: DropSchedule) -> bool:
+    """Whether every layer either runs or not, for certain, at every step."""
+    return schedule.time == "stages" and schedule.depth in ("alternate", "inner") and set(schedule.stages) <= {0.0, 1.0}
 
 
 def _dense_steps(schedule: DropSchedule) -> tuple[int, int]:

@@ -124,3 +124,20 @@ def test_what_the_rest_counts(scaling: Scaling, times: str) -> None:
     assert factors == {1 / 0.8 if times else 1.0}
     assert f"counts {times} times" in said if times else "nothing is scaled" in said
     assert ("sub-layer" in said) == drop.draws(0, 0, 8)[0].each
+
+
+@pytest.mark.parametrize("unit", ["layer", "sample"])
+@pytest.mark.parametrize(
+    ("depth", "stages", "certain"),
+    [("alternate", (0.0, 1.0), True), ("inner", (0.0, 0.0, 1.0), True), ("alternate", (0.5, 1.0), False),
+     ("linear", (0.0, 1.0), False)],
+)  # fmt: skip
+def test_a_network_that_grows_draws_nothing(
+    unit: Unit, depth: DepthKind, stages: tuple[float, ...], certain: bool
+) -> None:
+    drop = LayerDrop(DropSchedule(60, 6, time="stages", depth=depth, stages=stages), 0, unit)
+    words = {aspect: said for aspect, (_, said) in drop_words(drop).items()}
+    assert ("nothing is drawn" in words["skipped"]) == certain
+    assert ("nothing is scaled" in words["scaling"]) == certain
+    draws = [draw for step in range(60) for draw in drop.draws(step, 0, 8)]
+    assert all(draw.rows is None and (draw.scale == 1 or not draw.runs) for draw in draws) == certain
