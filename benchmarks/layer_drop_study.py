@@ -4,7 +4,8 @@ Every case is a dense pre-training run of the pipeline with its own [layer_drop]
 python benchmarks/layer_drop_study.py --json FILE [--shape micro|full] [--ds NAME] [--data FOLDER] [--jobs N]
 One row a case goes to FILE, so that the same command goes on where it was stopped; a case that was interrupted resumes
 from its checkpoint. `--jobs` cases run at the same time, each on its share of the cores: losses do not mind, but
-seconds do, so times are taken from benchmarks/layer_drop_speed.py. `--table` prints what FILE holds.
+seconds do, so times are taken from benchmarks/layer_drop_speed.py. `--table` prints what FILE holds, `--picture`
+draws it.
 """
 
 import argparse
@@ -25,6 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from pipeline import config, dsconfig, stages
 from pipeline.artifacts import begin, is_done, write_atomically
 from pipeline.model.shape import EncoderShape
+from pipeline.plots import style
 from pipeline.run import Run
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -46,6 +48,13 @@ GROWING = {
     "growing alternate": ["depth=alternate", "stages=[0.0, 1.0]"],
     "growing inner": ["depth=inner", "stages=[0.0, 1.0]"],
     "growing inner late": ["depth=inner", "stages=[0.0, 0.0, 1.0]"],
+}
+# What the picture shows.
+CURVES = ("dense", "growing alternate", "growing inner late", "constant linear, layer", "pld, layer")
+FAMILIES = {
+    "a new draw every micro-batch": tuple(SCHEDULES),
+    "growing": tuple(GROWING),
+    "half the layers": ("half the layers",),
 }
 SHORTER = "growing inner late"
 SMALL_RATE = "post-LN, rate / 10"
@@ -175,6 +184,41 @@ def cost_to(row: dict[str, Any], dense: dict[str, Any]) -> float | None:
     return None
 
 
+def picture(rows: list[dict[str, Any]], shape: str, out: Path) -> None:
+    """Validation loss over FLOPs of some cases, and what every run lost or won against dense of its seed."""
+    rows = [row for row in rows if row["shape"] == shape]
+    dense = {row["seed"]: row for row in rows if row["case"] == "dense"}
+    figure = style.canvas(style.WIDTH, 3.6)
+    curves, ends = figure.subplots(1, 2, width_ratios=(3, 2))
+    for index, name in enumerate(CURVES):
+        for row in rows:
+            if row["case"] == name and row["seed"] in dense:
+                spent = [100 * cost(row, step, saved, dense[row["seed"]]) for step, _, saved in row["validation"]]
+                losses = [loss for _, loss, _ in row["validation"]]
+                label = None if name in curves.get_legend_handles_labels()[1] else name
+                color, line = style.SERIES[index], style.LINES[index]
+                curves.plot(spent, losses, color=color, linestyle=line, linewidth=1.2, label=label)
+    for index, (family, words) in enumerate(FAMILIES.items()):
+        found = [row for row in rows if row["seed"] in dense and any(word in row["case"] for word in words)]
+        spent = [100 * cost(row, row["steps"], row["flops_saved"], dense[row["seed"]]) for row in found]
+        gaps = [row["validation"][-1][1] - dense[row["seed"]]["validation"][-1][1] for row in found]
+        look: dict[str, Any] = {
+            "color": style.SERIES[index],
+            "marker": style.MARKERS[index],
+            "linestyle": "none",
+            "markersize": 4,
+        }
+        ends.plot(spent, gaps, label=family, **look)
+    for axes, columns in ((curves, 2), (ends, 1)):
+        style.dress(axes)
+        axes.set_xlabel("FLOPs, % of dense")
+        style.legend(axes, columns)
+    ends.axhline(0, color=style.MUTED, linewidth=0.8)
+    curves.set_ylabel("validation loss")
+    ends.set_ylabel("final loss minus dense's")
+    figure.savefig(out, dpi=160)
+
+
 def main() -> int:
     """Run the queue, then print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -187,11 +231,15 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS))
     parser.add_argument("--only", nargs="+", help="cases whose names contain one of these words")
     parser.add_argument("--table", action="store_true", help="only print what FILE holds")
+    parser.add_argument("--picture", type=Path, help="only draw what FILE holds into this .png")
     parser.add_argument("--set", nargs="+", default=[], metavar="section.key=value", help="on top of every recipe")
     args = parser.parse_args()
     done: list[dict[str, Any]] = json.loads(args.json.read_text(encoding="utf-8")) if args.json.exists() else []
+    if args.picture:
+        picture(done, args.shape, args.picture)
     if args.table:
         print(table(done, args.shape))
+    if args.picture or args.table:
         return 0
     base = make_run(args, "dense", [], 0)
     if code := stages.make_corpus(base, force=False):
