@@ -11,6 +11,7 @@ draws it.
 import argparse
 import json
 import os
+import re
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -131,7 +132,7 @@ def make_run(args: argparse.Namespace, name: str, overrides: list[str], seed: in
     path = REPOSITORY / "benchmarks" / f"layer_drop_{args.shape}.toml"
     recipe = config.load_recipe(str(path), [*overrides, f"seed={seed}", *args.set])
     recipe = config.resolve_sources(args.data, recipe)
-    folder = f"{args.shape}-{name.replace(', ', '-').replace(' ', '-')}-{seed}"
+    folder = f"{args.shape}-{re.sub('[^A-Za-z0-9]+', '-', name)}-{seed}"
     return Run.of(args.root, folder, recipe, dsconfig.load_ds_config(args.ds))
 
 
