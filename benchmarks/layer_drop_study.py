@@ -4,8 +4,8 @@ Every case is a dense pre-training run of the pipeline with its own [layer_drop]
 python benchmarks/layer_drop_study.py --json FILE [--shape micro|full] [--ds NAME] [--data FOLDER] [--jobs N]
 One row a case goes to FILE, so that the same command goes on where it was stopped; a case that was interrupted resumes
 from its checkpoint. `--jobs` cases run at the same time, each on its share of the cores: losses do not mind, but
-seconds do, so times are taken from benchmarks/layer_drop_speed.py. `--table` prints what FILE holds, `--picture`
-draws it.
+seconds do, so steps are timed against others of the same run, and in benchmarks/layer_drop_speed.py. `--table` prints
+what FILE holds, `--picture` draws it.
 """
 
 import argparse
@@ -14,6 +14,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -55,8 +56,9 @@ CURVES = ("dense", "growing alternate", "growing inner late", "constant linear, 
 FAMILIES = {
     "a new draw every micro-batch": tuple(SCHEDULES),
     "growing": tuple(GROWING),
-    "half the layers": ("half the layers",),
+    "half the layers": ("dense, half",),
 }
+Cost = Callable[[dict[str, Any], int, float, dict[str, Any]], float]
 SHORTER = "growing inner late"
 SMALL_RATE = "post-LN, rate / 10"
 
@@ -122,6 +124,12 @@ def run_case(args: argparse.Namespace, name: str, overrides: list[str], seed: in
         "commit": manifest["commit"], "seconds_training": results["seconds_training"], "jobs": args.jobs,
         "threads": threads,
     }  # fmt: skip
+    if name.startswith(tuple(GROWING)):
+        train = [row for row in rows if row["kind"] == "train"]
+        row["step_seconds"] = {
+            key: float(np.median([each["step_seconds"] for each in train if each["theta"] == theta]))
+            for key, theta in (("waiting", 0.0), ("full", 1.0))
+        }
     if recipe.search.enabled:
         search = json.loads((run.folder.search / "manifest.json").read_text(encoding="utf-8"))["results"]
         row |= {"search_steps": search["steps"], "settled": search["settled"]}
@@ -154,15 +162,24 @@ def table(rows: list[dict[str, Any]], shape: str) -> str:
         costs = [cost(row, row["steps"], row["flops_saved"], dense[row["seed"]]) for row in paired]
         reached = [cost_to(row, dense[row["seed"]]) for row in paired]
         cells = [f"{np.mean(gaps):+.3f}", f"{np.mean(costs):.1%}"] if paired else ["", ""]
-        there = [cost for cost in reached if cost is not None]
-        cells.append(f"{np.mean(there):.1%}" if paired and len(there) == len(reached) else "-")
+        ever = [spent for spent in reached if spent is not None]
+        cells.append(f"{np.mean(ever):.1%}" if paired and len(ever) == len(reached) else "-")
         lines.append(f"| {name} | {losses} | {' | '.join(cells)} |")
+    for row in of_shape:
+        if "step_seconds" in row and row["seed"] in dense:
+            seconds, ours = row["step_seconds"], dense[row["seed"]]
+            whole, there = time(row, row["steps"], 0, ours), cost_to(row, ours, time)
+            lines.append(
+                f"{row['case']}, seed {row['seed']}: a step while layers wait takes "
+                f"{seconds['waiting'] / seconds['full']:.3f} of a later one, the run {whole:.1%} of dense's time, "
+                f"to dense's loss {'never' if there is None else f'{there:.1%}'}"
+            )
     as_published = {row["seed"]: row for row in of_shape if row["case"] == SMALL_RATE}
     for row in of_shape:
         if row["case"] == "pld, layer" and row["seed"] in as_published:
             spent = cost_to(row, as_published[row["seed"]])
-            there = "never" if spent is None else f"after {spent:.1%} of its FLOPs"
-            lines.append(f"pld, layer, seed {row['seed']}: at the last loss of {SMALL_RATE} {there}")
+            when = "never" if spent is None else f"after {spent:.1%} of its FLOPs"
+            lines.append(f"pld, layer, seed {row['seed']}: at the last loss of {SMALL_RATE} {when}")
     return "\n".join(lines)
 
 
@@ -172,11 +189,18 @@ def cost(row: dict[str, Any], step: int, saved: float, dense: dict[str, Any]) ->
     return float(flops / (dense["step_flops"] * dense["steps"]))
 
 
-def cost_to(row: dict[str, Any], dense: dict[str, Any]) -> float | None:
-    """The share of dense's FLOPs after which a run's validation loss is first at most dense's last; None: never."""
+def time(row: dict[str, Any], step: int, _: float, dense: dict[str, Any]) -> float:
+    """Time of a growing run's first `step` steps as a share of the dense run's, by the run's own median steps."""
+    waiting = min(step, round(row["steps"] * row["flops_saved"] / row["validation"][0][2]))
+    share = row["step_seconds"]["waiting"] / row["step_seconds"]["full"]
+    return float((waiting * share + step - waiting) / dense["steps"])
+
+
+def cost_to(row: dict[str, Any], dense: dict[str, Any], spend: Cost = cost) -> float | None:
+    """The share of dense's cost after which a run's validation loss is first at most dense's last; None: never."""
     wanted, before = dense["validation"][-1][1], None
     for step, loss, saved in row["validation"]:
-        spent = cost(row, step, saved, dense)
+        spent = spend(row, step, saved, dense)
         if loss <= wanted:
             if before is None:
                 return spent
@@ -200,7 +224,7 @@ def picture(rows: list[dict[str, Any]], shape: str, out: Path) -> None:
                 color, line = style.SERIES[index], style.LINES[index]
                 curves.plot(spent, losses, color=color, linestyle=line, linewidth=1.2, label=label)
     for index, (family, words) in enumerate(FAMILIES.items()):
-        found = [row for row in rows if row["seed"] in dense and any(word in row["case"] for word in words)]
+        found = [row for row in rows if row["seed"] in dense and row["case"].startswith(words)]
         spent = [100 * cost(row, row["steps"], row["flops_saved"], dense[row["seed"]]) for row in found]
         gaps = [row["validation"][-1][1] - dense[row["seed"]]["validation"][-1][1] for row in found]
         look: dict[str, Any] = {
