@@ -1,7 +1,8 @@
 """Seconds a step with layers dropped against dense, on two ranks at ZeRO 1, 2 and 3: how much of the FLOPs is time.
 
-One engine a ZeRO stage, in processes of its own. Dense steps, steps with whole layers skipped and steps with layers run
-on some rows take turns in it. Every round repeats the same steps; the fastest of each step counts, as in timeit.
+One engine a ZeRO stage, in processes of its own. Dense steps, steps with whole layers skipped, steps with layers run on
+some rows and steps of a network whose every second layer waits take turns in it. Every round repeats the same steps;
+the fastest of each step counts, as in timeit.
 Run: python benchmarks/layer_drop_speed.py --json FILE [--stages 1 2 3] [--rounds 8] [--recompute]
 """
 
@@ -32,7 +33,7 @@ from pipeline.model.shape import EncoderShape
 from pipeline.model.switch import Switch
 
 MASK_RATE = 0.15
-MODES = ("dense", "layer", "sample")
+MODES = ("dense", "layer", "sample", "growing")
 
 
 def measure(args: argparse.Namespace, stage: int, ranks: Ranks) -> dict[str, Any]:
@@ -57,8 +58,13 @@ def measure(args: argparse.Namespace, stage: int, ranks: Ranks) -> dict[str, Any
     positions = torch.randperm(rows * length, generator=generator)[: round(MASK_RATE * rows * length)].sort().values
     batch = {"input_ids": ids, "masked_positions": positions, "labels": ids.reshape(-1)[positions]}
 
-    schedule = DropSchedule(args.steps, args.layers, time="constant", depth="linear", theta=args.theta)
-    drops = {mode: LayerDrop(schedule, seed=1, unit=mode) for mode in MODES[1:]}
+    drawn = DropSchedule(args.steps, args.layers, time="constant", depth="linear", theta=args.theta)
+    waiting = DropSchedule(args.steps, args.layers, time="stages", depth="alternate", stages=(0.0,))
+    drops = {
+        "layer": LayerDrop(drawn, seed=1, unit="layer"),
+        "sample": LayerDrop(drawn, seed=1, unit="sample"),
+        "growing": LayerDrop(waiting, seed=1),
+    }
     # Every round takes the same steps, with the same draws: the fastest of each is least disturbed by other work.
     seconds = {mode: np.zeros((args.rounds, args.steps)) for mode in MODES}
     for round_number in range(-1, args.rounds):  # the first warms up

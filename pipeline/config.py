@@ -236,14 +236,14 @@ class LayerDropping(Section):
     """Layers skipped in training; evaluation and the exported model always run all of them.
 
     Schedules and their formulas: `pipeline.layer_drop`. `theta`: keep probability of the layers dropped most, when
-    they are dropped most. `during_search`: drop while the ticket is sought too. `after_search`: whether the slim
-    model's schedule counts steps as its learning rate does, or anew from its own first step; the two differ for
-    rewind "inherit".
+    they are dropped most; time "stages" has `stages` in its place. `during_search`: drop while the ticket is sought
+    too. `after_search`: whether the slim model's schedule counts steps as its learning rate does, or anew from its
+    own first step; the two differ for rewind "inherit".
     """
 
     enabled: bool = False
-    time: TimeKind = "decreasing"
-    depth: DepthKind = "linear"
+    time: TimeKind = "stages"
+    depth: DepthKind = "alternate"
     unit: Unit = "sample"
     theta: float = 0.5
     gamma: float | None = None
@@ -251,7 +251,7 @@ class LayerDropping(Section):
     dense_start: float = 0.0
     dense_end: float = 0.0
     scaling: Scaling = "block"
-    during_search: bool = True
+    during_search: bool = False
     after_search: Literal["continue", "restart"] = "continue"
 
     @model_validator(mode="after")
@@ -259,6 +259,8 @@ class LayerDropping(Section):
         problems = schedule_problems(
             self.time, self.depth, self.theta, self.gamma, self.stages, self.dense_start, self.dense_end
         )
+        if self.time == "stages" and self.theta != type(self).model_fields["theta"].default:
+            problems.append(f'theta is {self.theta}, wanted unset: time "stages" goes by stages')
         if problems:
             raise ValueError("; ".join(problems))
         return self

@@ -21,6 +21,7 @@ Unit = Literal["layer", "sample"]
 Scaling = Literal["block", "sublayer", "none"]
 Floats = NDArray[np.float64]
 
+GROWING = (0.0, 1.0)
 _STREAM_LAYER, _STREAM_ROWS = 21, 22
 _CHUNK_STEPS = 4096
 
@@ -35,7 +36,8 @@ class DropSchedule:
       pld          (1 - theta) exp(-gamma t) + theta (Zhang and He, NeurIPS 2020, eq. 5); gamma None: 100 / T
       decreasing   theta + (1 - theta) t / (T - 1): drops most at first, none at the end
       stages       stages[i] for the i-th of equally long stages (RaPTr: growing subnetworks); 0, where the depth
-                   lets the first layer always run, leaves the layers out for as long: a network that grows
+                   lets the first layer always run, leaves the layers out for as long. () is (0, 1): a network
+                   that grows once, at half of the steps
     Over depth, layer l of L counted from 0, with theta for theta(t):
       uniform      theta
       pld          1 - (l + 1) / L (1 - theta) (the paper's i / L with i from 1)
@@ -49,8 +51,8 @@ class DropSchedule:
 
     total_steps: int
     num_layers: int
-    time: TimeKind = "decreasing"
-    depth: DepthKind = "linear"
+    time: TimeKind = "stages"
+    depth: DepthKind = "alternate"
     theta: float = 0.5
     gamma: float | None = None
     stages: tuple[float, ...] = ()
@@ -81,8 +83,9 @@ class DropSchedule:
         elif self.time == "decreasing":
             theta = self.theta + (1 - self.theta) * np.clip(t / max(1, length - 1), 0, 1)
         else:
-            stage = np.clip((t * len(self.stages)) // length, 0, len(self.stages) - 1)
-            theta = np.asarray(self.stages)[stage.astype(np.int64)]
+            stages = self.stages or GROWING
+            stage = np.clip((t * len(stages)) // length, 0, len(stages) - 1)
+            theta = np.asarray(stages)[stage.astype(np.int64)]
         return np.where((steps < begin) | (steps >= end), 1.0, theta)
 
     def keep(self, steps: IntArray | int) -> Floats:
@@ -128,16 +131,14 @@ def schedule_problems(
     if gamma is not None and (time != "pld" or not (math.isfinite(gamma) and gamma > 0)):
         wanted = "a number above 0" if time == "pld" else f'unset: it belongs to time "pld", not {time!r}'
         problems.append(f"gamma is {gamma}, wanted {wanted}")
-    if (time == "stages") != bool(stages):
-        wanted = (
-            "a list such as [0.4, 0.6, 0.8, 1.0]"
-            if time == "stages"
-            else f'empty: they belong to time "stages", not {time!r}'
-        )
-        problems.append(f"stages is {list(stages)}, wanted {wanted}")
+    if stages and time != "stages":
+        problems.append(f'stages is {list(stages)}, wanted empty: they belong to time "stages", not {time!r}')
     problems += [f"stages holds {value}, wanted at least 0 and at most 1" for value in stages if not 0 <= value <= 1]
-    if 0 in stages and depth in ("uniform", "pld"):
-        problems.append(f"stages holds 0, which leaves out the first layer too with depth {depth!r}: wanted above 0")
+    if time == "stages" and 0 in (stages or GROWING) and depth in ("uniform", "pld"):
+        problems.append(
+            f"stages is {list(stages or GROWING)}, and 0 leaves out the first layer too with depth {depth!r}: wanted "
+            "above 0"
+        )
     if not (dense_start >= 0 and dense_end >= 0 and dense_start + dense_end < 1):
         problems.append(
             f"dense_start and dense_end are {dense_start} and {dense_end}, wanted 0 or more and together below 1"

@@ -1,6 +1,6 @@
 """Layer dropping in words, for people: what a recipe's schedule and draws come to. Knows nothing of torch."""
 
-from pipeline.layer_drop import DropSchedule, LayerDrop
+from pipeline.layer_drop import GROWING, DropSchedule, LayerDrop
 
 
 def drop_words(drop: LayerDrop) -> dict[str, tuple[str, str]]:
@@ -25,8 +25,8 @@ def _over_time(schedule: DropSchedule) -> str:
     if schedule.time == "constant":
         return f"theta stays at {theta:g}"
     if schedule.time == "stages":
-        each = f"{length / len(schedule.stages):.6g}"
-        return f"theta = {', '.join(f'{value:g}' for value in schedule.stages)}, each for {each} steps"
+        stages = schedule.stages or GROWING
+        return f"theta = {', '.join(f'{value:g}' for value in stages)}, each for {length / len(stages):.6g} steps"
     origin = schedule.first_step + begin
     times = f"for t = 0 to {length - 1:,}{f', counted from step {origin:,}' if origin else ''}"
     if schedule.time == "pld":
@@ -76,7 +76,11 @@ def _scaling(drop: LayerDrop) -> str:
 
 def _nothing_is_drawn(schedule: DropSchedule) -> bool:
     """Whether every layer either runs or not, for certain, at every step."""
-    return schedule.time == "stages" and schedule.depth in ("alternate", "inner") and set(schedule.stages) <= {0.0, 1.0}
+    return (
+        schedule.time == "stages"
+        and schedule.depth in ("alternate", "inner")
+        and set(schedule.stages or GROWING) <= {0.0, 1.0}
+    )
 
 
 def _dense_steps(schedule: DropSchedule) -> tuple[int, int]:

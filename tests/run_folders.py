@@ -22,7 +22,9 @@ RECIPE: dict[str, Any] = {
     "pretrain": {"steps": 1800},
     "evaluation": {"every_steps": 300},
 }
-DROPPING: dict[str, Any] = {"layer_drop": {"enabled": True, "theta": 0.25}}
+DROPPING: dict[str, Any] = {
+    "layer_drop": {"enabled": True, "time": "decreasing", "depth": "linear", "theta": 0.25, "during_search": True}
+}
 FULL = ("ingest", "tokenizer", "shard", "search", "draw", "pretrain", "export")
 
 

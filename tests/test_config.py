@@ -9,6 +9,7 @@ from data_prep.manifest import UserError
 from pipeline.config import RECIPES, load_recipe, parse_recipe, resolve_sources
 
 THETA = "wanted above 0 and at most 1: it is the probability to keep a layer"
+FALLING = ["layer_drop.enabled=true", "layer_drop.time=decreasing", "layer_drop.depth=linear"]
 
 
 @pytest.mark.parametrize("path", sorted(RECIPES.glob("*.toml")), ids=lambda path: path.stem)
@@ -94,11 +95,12 @@ def test_data_folders_give_their_text_parts_only(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("values", "line"),
     [
-        ({"theta": 0.0}, f"layer_drop: theta is 0.0, {THETA}"),
-        ({"theta": 1.5}, f"layer_drop: theta is 1.5, {THETA}"),
+        ({"time": "constant", "theta": 0.0}, f"layer_drop: theta is 0.0, {THETA}"),
+        ({"time": "constant", "theta": 1.5}, f"layer_drop: theta is 1.5, {THETA}"),
         ({"time": "pld", "gamma": -1.0}, "layer_drop: gamma is -1.0, wanted a number above 0"),
-        ({"gamma": 0.1}, "layer_drop: gamma is 0.1, wanted unset: it belongs to time \"pld\", not 'decreasing'"),
-        ({"time": "stages"}, "layer_drop: stages is [], wanted a list such as [0.4, 0.6, 0.8, 1.0]"),
+        ({"gamma": 0.1}, "layer_drop: gamma is 0.1, wanted unset: it belongs to time \"pld\", not 'stages'"),
+        ({"theta": 0.4}, 'layer_drop: theta is 0.4, wanted unset: time "stages" goes by stages'),
+        ({"stages": [0.5, 1.5]}, "layer_drop: stages holds 1.5, wanted at least 0 and at most 1"),
         (
             {"time": "sideways"},
             "layer_drop.time: Input should be 'constant', 'pld', 'decreasing' or 'stages', got 'sideways'",
@@ -116,7 +118,7 @@ def test_layer_dropping_that_is_none(values: dict, line: str) -> None:
 
 
 def test_more_dropped_than_the_batch_has_rows() -> None:
-    recipe = load_recipe("sample", ["layer_drop.enabled=true", "layer_drop.theta=0.1"])
+    recipe = load_recipe("sample", [*FALLING, "layer_drop.theta=0.1"])
     recipe.check_rows(32)
     with pytest.raises(
         UserError, match=r"layer 4 without a row at step 0: it keeps 0\.100 of the 4 rows of a micro-batch"
@@ -125,7 +127,8 @@ def test_more_dropped_than_the_batch_has_rows() -> None:
 
 
 def test_the_schedule_of_dropping_over_search_and_restart() -> None:
-    on = ["layer_drop.enabled=true", "pretrain.steps=1000", "pretrain.rewind=inherit", "search.max_steps=300"]
+    on = [*FALLING, "layer_drop.during_search=true"]
+    on += ["pretrain.steps=1000", "pretrain.rewind=inherit", "search.max_steps=300"]
     recipe = load_recipe("sample", on)
     searching, after = recipe.dropping(4, searching=True), recipe.dropping(4, first_step=200)
     assert searching is not None
@@ -139,7 +142,7 @@ def test_the_schedule_of_dropping_over_search_and_restart() -> None:
     assert anew is not None
     assert anew.schedule.theta_at([200, 999]).tolist() == [0.5, 1.0]
 
-    growing = [*on, "layer_drop.time=stages", "layer_drop.stages=[0.0, 1.0]", "layer_drop.depth=alternate"]
+    growing = [*on, "layer_drop.time=stages", "layer_drop.depth=alternate"]
     with pytest.raises(
         UserError, match=r"skips layer 2 in all 300 steps of the search.*layer_drop.during_search = false"
     ):

@@ -459,6 +459,11 @@ def test_a_stage_of_0_leaves_the_same_layers_out_until_the_network_grows(
     assert drop.draws(50, 0, 4) == [LayerDraw()] * 5
 
 
+def test_unset_stages_are_nothing_and_then_all() -> None:
+    unset, said = (DropSchedule(9, 4, time="stages", depth="inner", stages=stages) for stages in ((), (0.0, 1.0)))
+    assert np.array_equal(unset.keep(np.arange(11)), said.keep(np.arange(11)))
+
+
 @pytest.mark.parametrize(
     ("scaling", "scales", "each"),
     [("block", [1.0, 1 / 0.75, 2.0], False), ("sublayer", [1.0, 1 / 0.75, 2.0], True), ("none", [1.0] * 3, False)],
@@ -554,7 +559,6 @@ def refused(found: str) -> Any:
             )
             for time in ("constant", "decreasing", "stages")
         ],
-        ({"time": "stages"}, "stages is [], wanted a list such as [0.4, 0.6, 0.8, 1.0]"),
         *[
             (
                 {"time": time, "stages": (0.5, 1.0)},
@@ -564,10 +568,11 @@ def refused(found: str) -> Any:
         ],
         *[
             (
-                {"time": "stages", "stages": (0.5, 0.0), "depth": depth},
-                f"stages holds 0, which leaves out the first layer too with depth '{depth}': wanted above 0",
+                {"time": "stages", "depth": depth} | values,
+                f"stages is {stages}, and 0 leaves out the first layer too with depth '{depth}': wanted above 0",
             )
             for depth in ("uniform", "pld")
+            for values, stages in (({}, "[0.0, 1.0]"), ({"stages": (0.5, 0.0)}, "[0.5, 0.0]"))
         ],
         (
             {"time": "stages", "stages": (1.5, 1.0, -1.0)},

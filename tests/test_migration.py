@@ -522,7 +522,11 @@ def test_run_records_the_engine_without_the_block_and_the_recipe_with_it(
 @pytest.mark.parametrize(
     ("block", "overrides", "words"),
     [
-        (BLOCK, ["layer_drop.enabled=true", "layer_drop.theta=0.7"], ["theta is 0.5 there and 0.7 in the recipe"]),
+        (
+            BLOCK,
+            ["layer_drop.enabled=true", "layer_drop.time=pld", "layer_drop.theta=0.7"],
+            ["theta is 0.5 there and 0.7 in the recipe"],
+        ),
         (BLOCK, ["layer_drop.enabled=false"], ["enabled is true there and false"]),
         (BLOCK, ["layer_drop.unit=sample"], ['unit is "layer" there and "sample"']),
         ({"enabled": False}, ["layer_drop.enabled=true"], ["enabled is false there and true"]),

@@ -21,6 +21,7 @@ from pipeline.run import Run
 from tests.ranks import REPOSITORY
 
 ON = "layer_drop.enabled=true"
+FALLING = [ON, "layer_drop.time=decreasing", "layer_drop.depth=linear"]
 DENSE = "search.enabled=false"
 # Multiplications and additions of the sample recipe's dense model for one token: 4 layers of width 128, heads that
 # fill it, 512 neurons, rows of 64; the vocabulary's 2,048 entries at 0.3 of the positions.
@@ -115,8 +116,9 @@ def test_a_search_is_announced() -> None:
     assert words[0] == "search: at most 240 steps"
     assert "dense model's" in words[1]
     assert line_of("search", "search.draw=fixed") == "search: exactly 240 steps"
-    assert line_of("search", ON).endswith("whole layers dropped with one draw a step")
-    assert line_of("search", ON, "layer_drop.during_search=false").endswith("no layers dropped")
+    assert line_of("search", ON).endswith("no layers dropped")
+    drawn = line_of("search", *FALLING, "layer_drop.during_search=true")
+    assert drawn.endswith("whole layers dropped with one draw a step")
     inherit = line_of("pre-training goes on", ON, "pretrain.rewind=inherit", "layer_drop.after_search=restart")
     assert "begins anew" in inherit
     assert "anew" not in line_of("pre-training goes on", ON, "pretrain.rewind=inherit")
@@ -142,8 +144,15 @@ def test_constant_dropping_of_all_layers() -> None:
     )
 
 
-def test_the_default_schedule_counts_rows_as_the_run_will() -> None:
-    lines = lines_of(ON, DENSE, "model.layers=6", "pretrain.steps=400", "batch.micro_rows=8")
+def test_the_default_is_a_network_that_grows_at_half_of_the_steps() -> None:
+    lines = lines_of(ON, DENSE, "model.layers=6", "pretrain.steps=400")
+    assert "  over time: theta = 0, 1, each for 200 steps" in lines
+    assert "  keep: smallest 0.000 (layers 2, 4, 6, first at step 0), largest 1.000" in lines
+    assert lines[-1].startswith("over the run: 4.50 of 6 layers on average")
+
+
+def test_a_schedule_counts_rows_as_the_run_will() -> None:
+    lines = lines_of(*FALLING, DENSE, "model.layers=6", "pretrain.steps=400", "batch.micro_rows=8")
     assert (
         "  over time: theta(t) = 0.5 + 0.5 t / 399 for t = 0 to 399: drops most at first, nothing at the end" in lines
     )
@@ -168,7 +177,7 @@ def test_the_default_schedule_counts_rows_as_the_run_will() -> None:
 
 @pytest.mark.parametrize(("unit", "ranks", "micro_steps"), [("layer", 1, 4), ("layer", 4, 1), ("sample", 2, 2)])
 def test_the_real_depth_is_that_of_the_draws(unit: str, ranks: int, micro_steps: int) -> None:
-    overrides = [ON, DENSE, f"layer_drop.unit={unit}", "pretrain.steps=30", "batch.micro_rows=8", "seed=7"]
+    overrides = [*FALLING, DENSE, f"layer_drop.unit={unit}", "pretrain.steps=30", "batch.micro_rows=8", "seed=7"]
     outlook = look_ahead(load_recipe("sample", overrides), "sample", ranks)
     assert (outlook.micro_rows, outlook.micro_steps) == (8, micro_steps)
     drop = outlook.drop
@@ -246,14 +255,14 @@ def test_rows_of_two_lengths() -> None:
 
 
 def test_nothing_to_drop_is_said() -> None:
-    for overrides in (["model.layers=2", "layer_drop.depth=inner"], ["layer_drop.theta=1.0"]):
+    for overrides in (["model.layers=2", "layer_drop.depth=inner"], ["layer_drop.stages=[1.0]"]):
         lines = lines_of(ON, DENSE, *overrides)
         assert "  nothing is ever dropped: these values keep every layer at every step" in lines
         assert lines[-1].endswith("FLOPs saved: 0.0% of the whole step, 0.0% of the layers alone")
 
 
 def test_a_run_of_a_few_steps_has_a_row_a_step() -> None:
-    rows = table_of(lines_of(ON, DENSE, "pretrain.steps=2"))
+    rows = table_of(lines_of(*FALLING, DENSE, "pretrain.steps=2"))
     assert [row[1] for row in rows] == [0, 1, 2]
     assert [row[2] for row in rows] == [0.5, 1.0, 1.0]
     assert draw(look_ahead(load_recipe("sample", [ON, DENSE, "pretrain.steps=1"]), "sample", 1)).axes
@@ -272,7 +281,7 @@ def test_a_run_of_a_few_steps_has_a_row_a_step() -> None:
         (["--out", "plan.bmp"], ["plan.bmp", "'.bmp'", ".png"]),
         (["--out", "missing/plan.png"], ["missing/plan.png", "cannot be written", "No such file"]),
         (["pretrain.steps"], ["section.key=value"]),
-        ([ON, "layer_drop.theta=0.01"], ["without a row", "layer 4", "0.010"]),
+        ([*FALLING, "layer_drop.theta=0.01"], ["without a row", "layer 4", "0.010"]),
         (["--nproc", "16", "corpus.long_row_length=256"], ["2 rows of 64", "256", "start fewer ranks"]),
     ],
 )
@@ -325,7 +334,7 @@ def test_a_run_begins_with_the_warnings(
 
 @pytest.mark.parametrize("steps", [150, 5000])
 def test_the_picture_shows_the_schedule_and_the_draws(steps: int) -> None:
-    drop = [ON, DENSE, "layer_drop.dense_end=0.2", "layer_drop.unit=layer", "model.layers=6"]
+    drop = [*FALLING, DENSE, "layer_drop.dense_end=0.2", "layer_drop.unit=layer", "model.layers=6"]
     outlook = look_ahead(load_recipe("sample", [*drop, f"pretrain.steps={steps}"]), "sample", 1)
     assert outlook.drop is not None
     assert outlook.costs is not None
@@ -380,7 +389,7 @@ def test_without_dropping_only_the_learning_rate_is_drawn() -> None:
 
 @pytest.mark.parametrize("layers", [1, 12, 48])
 def test_labels_of_the_picture_stand_apart(layers: int) -> None:
-    overrides = [ON, DENSE, f"model.layers={layers}", "layer_drop.depth=pld", "pretrain.steps=100000"]
+    overrides = [*FALLING, DENSE, f"model.layers={layers}", "layer_drop.depth=pld", "pretrain.steps=100000"]
     figure = draw(look_ahead(load_recipe("sample", overrides), "sample", 1))
     figure.draw_without_rendering()
     renderer = figure.canvas.get_renderer()  # type: ignore[attr-defined]

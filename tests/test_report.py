@@ -455,7 +455,7 @@ def test_dropping_from_known_numbers(tmp_path: Path) -> None:
 def test_kept_flops_are_those_of_the_layers_that_ran(tmp_path: Path, unit: str, steps: int) -> None:
     """From the rows alone: what the encoder ran, summed over layers and steps from the draws, rows of two lengths."""
     corpus = RECIPE["corpus"] | {"long_row_length": 256, "long_fraction": 0.6}
-    drop = {"layer_drop": {"enabled": True, "theta": 0.3, "depth": "pld", "unit": unit}}
+    drop = {"layer_drop": {"enabled": True, "time": "decreasing", "theta": 0.3, "depth": "pld", "unit": unit}}
     run = make_run(tmp_path, "r", drop | {"corpus": corpus, "batch": {"global_rows": 32, "micro_rows": 16}})
     path = run / "pretrain" / "metrics.jsonl"
     write_rows(path, [row for row in map(json.loads, path.read_text().splitlines()) if row["step"] <= steps])
@@ -526,11 +526,12 @@ def test_schedules_in_words(tmp_path: Path) -> None:
 
     ends = {"time": "constant", "depth": "alternate", "theta": 0.8, "dense_start": 0.1, "dense_end": 0.05}
     pld = {"time": "pld", "depth": "pld", "unit": "layer", "scaling": "sublayer", "during_search": False}
+    falling = {"time": "decreasing", "depth": "uniform", "during_search": True}
     inherit = {"steps": 1800, "rewind": "inherit"}
     text = page_of(
         begun("a", ends, search={"enabled": False}),
         begun("b", pld, pretrain=inherit),
-        begun("c", {"after_search": "restart", "scaling": "none", "depth": "uniform"}, pretrain=inherit),
+        begun("c", falling | {"after_search": "restart", "scaling": "none"}, pretrain=inherit),
         begun("d", {"enabled": False}),
     ).text
     assert "Layer dropping a has logged no steps with dropped layers yet. b has" in text

@@ -33,6 +33,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def begin_run(root: Path, name: str, engine: str, unit: str) -> Run:
     overrides = ["search.max_steps=24", "search.guard_steps=22", "pretrain.steps=40", "checkpoint.every_steps=3",
                  "model.dropout=0.1", "evaluation.every_steps=10", "layer_drop.enabled=true", "layer_drop.theta=0.4",
+                 "layer_drop.time=decreasing", "layer_drop.depth=linear", "layer_drop.during_search=true",
                  f"layer_drop.unit={unit}"]  # fmt: skip
     recipe = config.load_recipe(str(root / "tiny.toml"), overrides)
     return Run.of(root, name, recipe, dsconfig.load_ds_config(engine)).save()
