@@ -35,8 +35,8 @@ from benchmarks.step import processor_name
 from data_prep.manifest import sha256_file
 from data_prep.rows.arrow_files import write_file
 from data_prep.rows.pack import PackedRows
-from pipeline.config import Objective
 from pipeline.data import PretrainLoader, ShardReader
+from pipeline.sections import Objective
 
 SPECIAL = {"pad": 0, "unk": 1, "cls": 2, "sep": 3, "mask": 4}
 CONTENDERS = {

@@ -11,7 +11,7 @@ import torch
 from data_prep.rows.masking import IntArray, MaskRules, extend_chain, hash_chain, mask_rows
 from data_prep.rows.sentence_pairs import check_task, sentence_pairs
 from data_prep.rows.shards import ShardReader
-from pipeline.config import Objective
+from pipeline.sections import Objective
 
 __all__ = [
     "Batch",

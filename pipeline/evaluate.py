@@ -3,9 +3,9 @@
 import numpy as np
 import torch
 
-from pipeline.config import Objective
 from pipeline.data import VALIDATION_EPOCH, PretrainLoader, ShardReader
 from pipeline.engine import Engine
+from pipeline.sections import Objective
 
 
 class MlmValidation:

@@ -27,12 +27,13 @@ from pipeline.artifacts import (
     write_manifest,
 )
 from pipeline.checkpoint import Checkpoints
-from pipeline.config import Batch, Optimizer, Recipe, Schedule, apply_override, parse_recipe
+from pipeline.config import Recipe, apply_override, parse_recipe
 from pipeline.dist import Ranks, started_ranks
 from pipeline.engine import Engine
 from pipeline.metrics import Metrics
 from pipeline.pretrain import build_engine, tracker_for
 from pipeline.run import Run
+from pipeline.sections import Batch, Optimizer, Schedule
 from pipeline.tasks.classification import ClassificationLoader, EvaluationBatches, Inputs, encode, read_tokenizer
 from pipeline.tasks.classifier import build_classifier, read_pretrained
 from pipeline.tasks.glue import Example, Task, find_task, predictions_of, read_task, score

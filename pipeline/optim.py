@@ -3,7 +3,7 @@
 import math
 from typing import TYPE_CHECKING, Any
 
-from pipeline.config import Optimizer, Schedule
+from pipeline.sections import Optimizer, Schedule
 
 if TYPE_CHECKING:
     from torch import nn

@@ -23,9 +23,10 @@ from pipeline.artifacts import (
     sha256_file,
     write_manifest,
 )
-from pipeline.config import Recipe, Source
+from pipeline.config import Recipe
 from pipeline.dsconfig import accumulation_steps
 from pipeline.run import Run
+from pipeline.sections import Source
 
 SAMPLES = Path("data_prep") / "samples"
 

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
 from pipeline.artifacts import UserError, write_atomically
-from pipeline.config import Tracking
+from pipeline.sections import Tracking
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

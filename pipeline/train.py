@@ -12,13 +12,13 @@ import torch
 
 from data_prep.rows.masking import hash_chain
 from pipeline.checkpoint import Checkpoints
-from pipeline.config import Optimizer, Schedule
 from pipeline.data import Loader, prefetched
 from pipeline.engine import Engine
 from pipeline.layer_drop import LayerDrop
 from pipeline.metrics import Metrics, Stopwatch
 from pipeline.model.switch import Switch
 from pipeline.optim import peak_rate, rate_factor
+from pipeline.sections import Optimizer, Schedule
 from pipeline.step_costs import StepCosts
 
 _STREAM_DROPOUT = 11

@@ -13,7 +13,7 @@ from data_prep.manifest import UserError
 from data_prep.rows.masking import MaskRules, mask_rows
 from data_prep.rows.sentence_pairs import sentence_pairs
 from pipeline.artifacts import CorpusFolder, RunFolder
-from pipeline.config import Objective, parse_recipe
+from pipeline.config import parse_recipe
 from pipeline.data import (
     PretrainLoader,
     ShardReader,
@@ -26,6 +26,7 @@ from pipeline.data import (
 )
 from pipeline.dist import Ranks
 from pipeline.run import Run
+from pipeline.sections import Objective
 from tests.shard_files import random_rows, write_shards
 
 LENGTH, VOCAB = 32, 200

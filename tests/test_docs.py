@@ -12,9 +12,10 @@ import pytest
 from data_prep.__main__ import build_parser as build_data_parser
 from pipeline import dsconfig
 from pipeline.__main__ import build_parser
-from pipeline.config import Recipe, Source, parse_recipe
+from pipeline.config import Recipe, parse_recipe
 from pipeline.migration.layer_drop import KEYS as OLD_LAYER_DROP_KEYS
 from pipeline.migration.layer_drop import OLD_LAYER_DROP
+from pipeline.sections import Source
 from tests.test_imports import LAYERS
 
 REPOSITORY = Path(__file__).parent.parent

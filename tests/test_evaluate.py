@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.config import Objective
 from pipeline.data import VALIDATION_EPOCH, PretrainLoader, ShardReader
 from pipeline.evaluate import MlmValidation
+from pipeline.sections import Objective
 from tests.shard_files import random_rows, write_shards
 
 LENGTH, VOCAB, ROWS = 32, 200, 21

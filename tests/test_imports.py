@@ -15,7 +15,7 @@ LAYERS = [
     {"metrics", "data", "optim", "dist", "tracking", "record", "report_tables",
      "plots.style", "plots.plan", "plots.ticket", "plots.training", "tickets.gates", "tickets.score", "tickets.surgery",
      "model.hf", "model.modeling_slim_bert", "model.switch", "tasks.glue", "tasks.classification", "tasks.classifier"},
-    {"run", "dsconfig", "config", "artifacts", "model.shape", "tickets.ticket", "tickets.select", "tickets.settle",
+    {"run", "dsconfig", "config", "sections", "artifacts", "model.shape", "tickets.ticket", "tickets.select", "tickets.settle",
      "tickets.draw", "tickets.families", "layer_drop", "schedule_words", "step_costs", "migration.layer_drop",
      "migration.ledger", "migration.recipe_side", "migration.engine_side", "migration.whole"},
 ]  # fmt: skip
@@ -113,4 +113,4 @@ def test_the_model_file_travels_alone() -> None:
 def test_model_code_knows_no_training() -> None:
     for module in ("model.shape", "model.modeling_slim_bert", "model.hf"):
         names = {name.removeprefix("pipeline.") for name in imported(PIPELINE[module])}
-        assert not names & {"config", "engine", "dist", "data", "train"}
+        assert not names & {"config", "sections", "engine", "dist", "data", "train"}

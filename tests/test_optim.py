@@ -4,10 +4,10 @@ import math
 
 import pytest
 
-from pipeline.config import Optimizer, Schedule
 from pipeline.model.hf import build_model
 from pipeline.model.shape import EncoderShape
 from pipeline.optim import parameter_groups, peak_rate, rate_factor
+from pipeline.sections import Optimizer, Schedule
 
 
 def test_linear_schedule() -> None:

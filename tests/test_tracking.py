@@ -16,7 +16,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from pipeline.artifacts import UserError
-from pipeline.config import Tracking
+from pipeline.sections import Tracking
 from pipeline.tracking import NoTracker, Tracker, choose_mode, wandb_row
 
 CONFIG = {"optimizer": {"lr": 0.001, "name": "adamw"}, "seed": 42}
@@ -160,7 +160,7 @@ def test_a_dying_wandb_does_not_end_training(tmp_path: Path) -> None:
     program = f"""
 import os, signal
 from pathlib import Path
-from pipeline.config import Tracking
+from pipeline.sections import Tracking
 from pipeline.tracking import Tracker
 tracker = Tracker.start(Path({str(tmp_path)!r}), "search", "r", Tracking(wandb="offline"), {{}})
 tracker.log({{"loss": 1.0}}, 1)

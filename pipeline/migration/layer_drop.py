@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.artifacts import UserError
-from pipeline.config import LayerDropping, Recipe
+from pipeline.config import Recipe
 from pipeline.layer_drop import schedule_problems
+from pipeline.sections import LayerDropping
 
 OLD_LAYER_DROP = "progressive_layer_drop"
 KEYS = ("enabled", "theta", "gamma")
