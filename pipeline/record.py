@@ -305,7 +305,7 @@ def _check_row(row: Any) -> None:
         return
     theta, *depths, saved = (row[name] for name in DROPPING)
     # Rounding may make nothing saved a little less than nothing.
-    if not (0 < theta <= 1 and -1e-9 < saved <= 1 and all(math.isfinite(depth) and depth >= 0 for depth in depths)):
+    if not (0 <= theta <= 1 and -1e-9 < saved <= 1 and all(math.isfinite(depth) and depth >= 0 for depth in depths)):
         raise ValueError
 
 

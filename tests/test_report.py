@@ -96,11 +96,11 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 def dropped(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path]:
     """A slim run and a dense one that drop layers, and a dense one that does not."""
     root = tmp_path_factory.mktemp("dropped")
-    stages = {"enabled": True, "time": "stages", "stages": [0.5, 1.0], "depth": "inner", "unit": "layer"}
+    growing = {"enabled": True}
     dense: dict[str, Any] = {"search": {"enabled": False}}
     return (
         make_run(root, "slim", DROPPING),
-        make_run(root, "staged", dense | {"layer_drop": stages}),
+        make_run(root, "growing", dense | {"layer_drop": growing}),
         make_run(root, "dense", dense),
     )
 
@@ -229,7 +229,7 @@ def _cut_off(path: Path) -> None:
         ("search/scores/step-00000010.safetensors", _cut_off, "cannot be read as scores of 4 layers"),
         ("search/scores", shutil.rmtree, "No scores have been recorded"),
         ("pretrain/metrics.jsonl", lambda path: path.write_text("[]\n{}\nnull\n"), "3 line(s) could not be read"),
-        ("pretrain/metrics.jsonl", lambda path: write_rows(path, [drop_row(9, 0, 3, 3, 0)]), "1 line(s) could not be"),
+        ("pretrain/metrics.jsonl", lambda path: write_rows(path, [drop_row(9, -1, 3, 3, 0)]), "1 line(s) could not be"),
         ("finetune/SST-2/seed-0/metrics.json", lambda path: path.write_text("[]"), 'holds no "metrics"'),
         ("finetune/SST-2/seed-0/metrics.json", _cut_off, "not valid JSON"),
     ],
@@ -495,12 +495,12 @@ def test_dropping_section_and_tables(dropped: tuple[Path, Path, Path]) -> None:
 
     text = page_of(*dropped).text
     assert "decreasing : theta(t) = 0.25 + 0.75 t / 1,799 for t = 0 to 1,799: drops most at first" in text
-    assert "stages : theta = 0.5, 1, each for 900 steps" in text
+    assert "stages : theta = 0, 1, each for 900 steps" in text
     assert f"Layers run, on average {np.mean(depths[0]):.2f} of 4 {saved[0]:.1%} of pre-training's FLOPs saved" in text
     assert f"Encoder FLOPs kept {both:.1%} ticket \N{MULTIPLICATION SIGN} dropping: {factors}" in text
     assert f"slim: the ticket keeps {ticket:.1%} of the dense encoder's FLOPs, and pre-training ran " in text
     assert f"{dropping:.1%} of what the ticket kept: {factors} = {both:.1%}." in text
-    assert "staged: the ticket keeps" not in text
+    assert "growing: the ticket keeps" not in text
     assert "dense: the ticket keeps" not in text
     assert "Not everything could be read." not in text
 
@@ -565,7 +565,7 @@ def test_dropping_without_a_recipe(dropped: tuple[Path, Path, Path], tmp_path: P
         {"theta": None},
         {"theta": True},
         {"theta": float("nan")},
-        {"theta": 0},
+        {"theta": -0.1},
         {"theta": 1.01},
         {"expected_depth": float("inf")},
         {"depth": -1},
