@@ -15,9 +15,9 @@ LAYERS = [
     {"metrics", "data", "optim", "dist", "tracking", "record", "report_tables",
      "plots.style", "plots.plan", "plots.ticket", "plots.training", "tickets.gates", "tickets.score", "tickets.surgery",
      "model.hf", "model.modeling_slim_bert", "model.switch", "tasks.glue", "tasks.classification", "tasks.classifier"},
-    {"run", "dsconfig", "config", "sections", "artifacts", "model.shape", "tickets.ticket", "tickets.select", "tickets.settle",
-     "tickets.draw", "tickets.families", "layer_drop", "schedule_words", "step_costs", "migration.layer_drop",
-     "migration.ledger", "migration.recipe_side", "migration.engine_side", "migration.whole"},
+    {"run", "dsconfig", "config", "sections", "artifacts", "model.shape", "tickets.ticket", "tickets.select",
+     "tickets.settle", "tickets.draw", "tickets.families", "layer_drop", "schedule_words", "step_costs",
+     "migration.layer_drop", "migration.ledger", "migration.recipe_side", "migration.engine_side", "migration.whole"},
 ]  # fmt: skip
 TORCH_FREE = LAYERS[-1] | {"stages", "launch", "__main__", "plan"}
 ONLY_DEEPSPEED = {"engine", "checkpoint"}
