@@ -38,7 +38,7 @@ class Metrics:
             file=open(os.devnull, "w") if self._prints_lines else sys.stderr,  # noqa: SIM115 - closed with the bar
             mininterval=TERMINAL_SECONDS,
             dynamic_ncols=not self._prints_lines,
-            ncols=120 if self._prints_lines else None,
+            ncols=140 if self._prints_lines else None,
             bar_format=BAR,
         )
 

@@ -136,14 +136,15 @@ def train(
             mean_loss = float(engine.ranks.sum(loss_sum)) / engine.ranks.world_size
             lap, steps_done = log_watch.lap(), step - log_step
             rate = (loader.tokens(step) - loader.tokens(log_step)) / lap
+            costs = _costs(plan, plan.costs, log_step, step, lap) if plan.costs else {}
             metrics.write(
                 "train", step, tokens=loader.tokens(step), loss=mean_loss, lr=factor * plan.optimizer.lr,
                 grad_norm=engine.grad_norm(), skipped_steps=skipped, tokens_per_second=rate,
                 step_seconds=lap / steps_done,
                 data_wait_seconds=data_wait / steps_done,
-                **(_costs(plan, plan.costs, log_step, step, lap) if plan.costs else {}),
+                **costs,
             )  # fmt: skip
-            metrics.advance(loss=f"{mean_loss:.3f}", **{"tokens/s": f"{rate:,.0f}"}, **_depth(plan, log_step, step))
+            metrics.advance(loss=f"{mean_loss:.3f}", **{"tokens/s": f"{rate:,.0f}"}, **_dropping(costs))
             log_step, data_wait, skipped = step, 0.0, 0
         else:
             metrics.advance()
@@ -184,9 +185,9 @@ def _costs(plan: Plan, costs: StepCosts, first: int, last: int, seconds: float) 
     return row
 
 
-def _depth(plan: Plan, first: int, last: int) -> dict[str, str]:
-    """Depth and the FLOPs saved so far, for the progress line."""
-    if not (plan.drop and plan.costs):
+def _dropping(costs: dict[str, float]) -> dict[str, str]:
+    """Of the costs of a log row those that layer dropping adds, for the progress line."""
+    if "theta" not in costs:
         return {}
-    saved = plan.costs.saved(plan.first_step, last)
-    return {"depth": f"{plan.costs.depth(first, last):.1f}/{plan.drop.schedule.num_layers}", "saved": f"{saved:.0%}"}
+    depth = f"{costs['depth']:.1f} ({costs['expected_depth']:.1f} expected)"
+    return {"saved": f"{costs['flops_saved']:.0%}", "theta": f"{costs['theta']:.2f}", "depth": depth}

@@ -6,6 +6,7 @@ EARLYBIRD_KILLS=3 kills each stage three times instead of once.
 import json
 import os
 import random
+import re
 import time
 from pathlib import Path
 
@@ -45,8 +46,11 @@ def steps_done(folder: Path) -> int:
     return max((json.loads(line)["step"] for line in lines if line.endswith("}")), default=0)
 
 
-def run_stage(root: Path, run: Run, stage: str, kill_at: list[int]) -> int:
-    """Run a stage to its end on two ranks, killing all ranks once at every step of `kill_at`. Returns the kills."""
+def run_stage(root: Path, run: Run, stage: str, kill_at: list[int]) -> tuple[int, str]:
+    """Run a stage to its end on two ranks, killing all ranks once at every step of `kill_at`.
+
+    Returns how often that was in time, and what the first rank printed in the end.
+    """
     arguments = ["-m", "pipeline", stage, "--root", str(root), "--run", run.folder.root.name]
     folder, killed = run.folder.root / stage, 0
     for step in kill_at:
@@ -57,8 +61,7 @@ def run_stage(root: Path, run: Run, stage: str, kill_at: list[int]) -> int:
         time.sleep(random.Random(step).random() * 0.1)
         killed += any(process.poll() is None for process in processes)
         ranks.kill(processes)
-    ranks.run(arguments, 2, root)
-    return killed
+    return killed, ranks.run(arguments, 2, root)[0]
 
 
 @pytest.mark.dist
@@ -67,9 +70,10 @@ def test_killed_and_restarted_equals_untouched(root: Path, engine: str, unit: st
     untouched, killed = (begin_run(root, f"{name}-{engine}", engine, unit) for name in ("untouched", "killed"))
     pick = random.Random(engine)
     for stage in ("search", "pretrain"):
-        run_stage(root, untouched, stage, [])
+        _, printed = run_stage(root, untouched, stage, [])
+        assert re.search(r"saved \d+%, theta [\d.]+, depth [\d.]+ \([\d.]+ expected\)", printed), printed
         moments = sorted(pick.sample(range(1, STEPS[stage] - 3), KILLS))
-        assert run_stage(root, killed, stage, moments) == KILLS
+        assert run_stage(root, killed, stage, moments)[0] == KILLS
         if stage == "search":
             for run in (untouched, killed):
                 ranks.run(["-m", "pipeline", "draw", "--root", str(root), "--run", run.folder.root.name], 1, root)
