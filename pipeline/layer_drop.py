@@ -22,6 +22,7 @@ Scaling = Literal["block", "sublayer", "none"]
 Floats = NDArray[np.float64]
 
 GROWING = (0.0, 1.0)
+THETA = 0.5
 _STREAM_LAYER, _STREAM_ROWS = 21, 22
 _CHUNK_STEPS = 4096
 
@@ -53,7 +54,7 @@ class DropSchedule:
     num_layers: int
     time: TimeKind = "stages"
     depth: DepthKind = "alternate"
-    theta: float = 0.5
+    theta: float = THETA
     gamma: float | None = None
     stages: tuple[float, ...] = ()
     dense_start: float = 0.0
@@ -128,6 +129,8 @@ def schedule_problems(
             problems.append(f"{name} is {value!r}, wanted one of {', '.join(kinds)}")
     if not 0 < theta <= 1:
         problems.append(f"theta is {theta}, wanted above 0 and at most 1: it is the probability to keep a layer")
+    elif time == "stages" and theta != THETA:
+        problems.append(f'theta is {theta}, wanted unset: time "stages" goes by stages')
     if gamma is not None and (time != "pld" or not (math.isfinite(gamma) and gamma > 0)):
         wanted = "a number above 0" if time == "pld" else f'unset: it belongs to time "pld", not {time!r}'
         problems.append(f"gamma is {gamma}, wanted {wanted}")

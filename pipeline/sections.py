@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from pipeline.layer_drop import DepthKind, Scaling, TimeKind, Unit, schedule_problems
+from pipeline.layer_drop import THETA, DepthKind, Scaling, TimeKind, Unit, schedule_problems
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
@@ -231,7 +231,7 @@ class LayerDropping(Section):
     time: TimeKind = "stages"
     depth: DepthKind = "alternate"
     unit: Unit = "sample"
-    theta: float = 0.5
+    theta: float = THETA
     gamma: float | None = None
     stages: tuple[float, ...] = ()
     dense_start: float = 0.0
@@ -245,8 +245,6 @@ class LayerDropping(Section):
         problems = schedule_problems(
             self.time, self.depth, self.theta, self.gamma, self.stages, self.dense_start, self.dense_end
         )
-        if self.time == "stages" and self.theta != type(self).model_fields["theta"].default:
-            problems.append(f'theta is {self.theta}, wanted unset: time "stages" goes by stages')
         if problems:
             raise ValueError("; ".join(problems))
         return self

@@ -17,7 +17,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from data_prep.manifest import UserError
-from pipeline.layer_drop import DropSchedule, LayerDraw, LayerDrop
+from pipeline.layer_drop import THETA, DropSchedule, LayerDraw, LayerDrop
 
 REPOSITORY = Path(__file__).parent.parent
 TIMES = ["constant", "pld", "decreasing", "stages"]
@@ -36,7 +36,7 @@ def schedules(draw: Callable[..., Any], max_steps: int = 40) -> DropSchedule:
         num_layers=draw(st.integers(1, 9)),
         time=time,
         depth=depth,
-        theta=draw(RATES),
+        theta=THETA if time == "stages" else draw(RATES),
         gamma=draw(st.none() | st.floats(0.001, 5)) if time == "pld" else None,
         stages=tuple(draw(st.lists(stage, min_size=1, max_size=5))) if time == "stages" else (),
         dense_start=dense_start,
@@ -578,6 +578,7 @@ def refused(found: str) -> Any:
             {"time": "stages", "stages": (1.5, 1.0, -1.0)},
             "stages holds 1.5, wanted at least 0 and at most 1; stages holds -1.0, wanted at least 0 and at most 1",
         ),
+        ({"theta": 0.3}, 'theta is 0.3, wanted unset: time "stages" goes by stages'),
         ({"time": "stages", "stages": (math.nan,)}, "stages holds nan, wanted at least 0 and at most 1"),
         *[
             (

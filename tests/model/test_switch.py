@@ -473,7 +473,7 @@ def test_gradients_equal_finite_differences(draw: LayerDraw) -> None:
 def test_compiled_layers_need_few_graphs_for_any_pattern(unit: Any, scaling: Any) -> None:
     steps, rows = 30, 12
     shape = replace(SHAPE, layers=SHAPE.layers * 3, norm="pre")
-    drop = LayerDrop(DropSchedule(steps, len(shape.layers), theta=0.3), 1, unit, scaling)
+    drop = LayerDrop(DropSchedule(steps, len(shape.layers), "pld", "pld", 0.3), 1, unit, scaling)
     eager, compiled = build_model(shape, seed=0).train(), build_model(shape, seed=0).train()
     limits = torch._dynamo.config.recompile_limit, torch._dynamo.config.fail_on_recompile_limit_hit
     counter = CompileCounterWithBackend("aot_eager")
