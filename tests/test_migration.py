@@ -542,6 +542,17 @@ def test_layer_dropping_has_one_owner(
     assert all(word in str(caught.value) for word in [*words, "two owners", str(path), "[layer_drop]"])
 
 
+def test_stages_beside_an_old_block_are_refused_in_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "old.json"
+    path.write_text(json.dumps({OLD_LAYER_DROP: BLOCK}))
+    with pytest.raises(UserError) as caught:
+        dsconfig.load_with_recipe(str(path), load_recipe("sample", ["layer_drop.stages=[0.5,1.0]"]))
+    assert str(caught.value) == (
+        f"1 problem in recipe with {OLD_LAYER_DROP} of {path}:\n  layer_drop: stages is [0.5, 1.0], wanted empty: they "
+        "belong to time \"stages\", not 'pld'"
+    )
+
+
 def test_the_same_said_twice_is_one_owner(tmp_path: Path) -> None:
     path = tmp_path / "old.json"
     path.write_text(json.dumps({OLD_LAYER_DROP: BLOCK}))

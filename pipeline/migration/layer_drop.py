@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.artifacts import UserError
-from pipeline.config import Recipe
+from pipeline.config import Recipe, parse_recipe
 from pipeline.layer_drop import schedule_problems
-from pipeline.sections import LayerDropping
 
 OLD_LAYER_DROP = "progressive_layer_drop"
 KEYS = ("enabled", "theta", "gamma")
@@ -78,7 +77,8 @@ def old_layer_drop_problems(block: Any) -> list[str]:
 def with_layer_drop(recipe: Recipe, values: Mapping[str, Any], path: Path) -> Recipe:
     """The recipe with the keys of [layer_drop] that the block in the file `path` decides.
 
-    Raises UserError naming both where the recipe itself sets one of them to something else.
+    Raises UserError naming both where the recipe itself sets one of them to something else, or another key that does
+    not go with them.
     """
     mine = recipe.layer_drop
     clashes = [
@@ -91,5 +91,6 @@ def with_layer_drop(recipe: Recipe, values: Mapping[str, Any], path: Path) -> Re
             f"layer dropping has two owners, {OLD_LAYER_DROP} of {path} and [layer_drop] of the recipe: "
             f"{'; '.join(clashes)}. Delete the block from the file, or these keys from the recipe"
         )
-    layer_drop = LayerDropping.model_validate(mine.model_dump() | dict(values))
-    return recipe.model_copy(update={"layer_drop": layer_drop})
+    together = mine.model_dump(exclude_unset=True) | dict(values)
+    origin = f"with {OLD_LAYER_DROP} of {path}"
+    return parse_recipe(recipe.model_dump(exclude_unset=True) | {"layer_drop": together}, origin)
