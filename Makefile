@@ -20,7 +20,7 @@ export TOKENIZERS_PARALLELISM ?= true
 .PHONY: help setup plan data pretrain finetune status report layer-drop-study test check format submit submit-finetune clean
 
 help: ## This list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@printf '\n  make pretrain RECIPE=mini DATA=folder DS=zero1_bf16 NPROC=2 RUN=name SET="pretrain.steps=500"\n'
 	@printf '    RECIPE  pipeline/recipes/NAME.toml or a path        DATA   folder or file of raw text\n'
 	@printf '    DS      ds_configs/NAME.json or a path              NPROC  ranks on this machine\n'
@@ -55,7 +55,7 @@ status: $(READY) ## What every run has done
 report: $(READY) ## runs/RUN/report.html, beside the runs in COMPARE
 	@$(BIN)/python -m pipeline report --run $(RUN) $(if $(COMPARE),--compare $(COMPARE))
 
-layer-drop-study: $(READY) ## Layer dropping: schedules x ways x seeds, a resumable queue: SHAPE=micro|full JOBS=1 JSON=rows
+layer-drop-study: $(READY) ## Layer dropping: every schedule, way of skipping and seed, as a resumable queue: SHAPE=micro|full JOBS=1 JSON=rows
 	@$(BIN)/python benchmarks/layer_drop_study.py --json $(or $(JSON),benchmarks/results/layer_drop_$(or $(SHAPE),micro).json) \
 		--shape $(or $(SHAPE),micro) --jobs $(or $(JOBS),1) --ds $(DS) $(if $(DATA),--data $(DATA))
 
