@@ -7,6 +7,7 @@ import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import deepspeed
@@ -24,6 +25,29 @@ from pipeline.artifacts import UserError
 from pipeline.dist import Ranks
 
 State = dict[str, torch.Tensor]
+
+
+@cache
+def _let_muon_leave_unused_matrices() -> None:
+    """From now on a matrix whose whole gradient is zero stays where it is under Muon, and its momentum as it was.
+
+    That is a matrix of a layer that was skipped in the whole step. Newton-Schulz gives the momentum of earlier steps
+    full length again, however far it has decayed, so every step that skips a layer would move it on by a full step. In
+    AdamW momentum fades, and a gradient moves the weights equally far in all.
+    """
+    # Imported here because it imports torch's compiler, which AdamW does not need.
+    from deepspeed.runtime.zero.muon import original_muon
+
+    update_of_deepspeed = original_muon.muon_update
+
+    def muon_update(grad: torch.Tensor, momentum: torch.Tensor, *args: Any, **more: Any) -> torch.Tensor:
+        used, before = grad.any(), momentum.clone()
+        update = update_of_deepspeed(grad, momentum, *args, **more)
+        momentum.copy_(torch.where(used, momentum, before))
+        return torch.where(used, update, 0)
+
+    # All of DeepSpeed's optimisers look it up when they step.
+    original_muon.muon_update = muon_update
 
 
 @contextmanager
@@ -82,6 +106,8 @@ class Engine:
             # DeepSpeed's Muon reads the number of row blocks to orthogonalise apart: Q, K and V of the fused weight.
             if getattr(parameter, "use_muon", False) and name.endswith("attention.qkv.weight"):
                 parameter.muon_num_heads = 3
+        if any(group.get("use_muon") for group in self.groups):
+            _let_muon_leave_unused_matrices()
 
     @property
     def module(self) -> nn.Module:

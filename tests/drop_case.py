@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from pipeline import dsconfig, optim
@@ -51,7 +52,11 @@ def batch(step: int, micro: int, ranks: Ranks) -> dict[str, torch.Tensor]:
 
 
 def train(case: dict[str, Any], ranks: Ranks) -> dict[str, Any]:
-    """Losses of every step and the absolute sum of every weight at the end."""
+    """Losses of every step, the absolute sum of every weight at the end, and how far skipped matrices moved.
+
+    `strayed`: of every matrix in a layer that was skipped in a whole step after it had run in an earlier one, the
+    largest distance from what weight decay alone makes of it.
+    """
     optimizer = {"name": case["optimizer"], "lr": 0.01, "gradient_clipping": 0.5 * (case["optimizer"] == "adamw")}
     recipe = parse_recipe(
         {"batch": {"global_rows": GLOBAL_ROWS, "micro_rows": MICRO_ROWS}, "optimizer": optimizer}, "t"
@@ -66,20 +71,28 @@ def train(case: dict[str, Any], ranks: Ranks) -> dict[str, Any]:
     groups = optim.parameter_groups(model, 0.01)
     engine = Engine(model, dsconfig.join(config, recipe, ranks.world_size), groups, ranks)
     drop = layer_drop(case["unit"], case["growing"], seed=3 + ranks.rank * case["different"])
-    losses = []
+    losses, strayed, ran_before = [], [], np.zeros(len(WIDTHS), bool)
     for step in range(STEPS):
         for group in engine.groups:
             group["lr"] = 0.01
         total = torch.zeros(())
+        before, ran = engine.weights(), np.zeros(len(WIDTHS), bool)
         for micro in range(engine.accumulation):
             draws = drop.draws(step, micro, MICRO_ROWS)
+            ran |= [draw.runs for draw in draws]
             switch = Switch(draws, touch=engine.needs_every_gradient if case["touch"] is None else case["touch"])
             loss = engine.forward(batch(step, micro, ranks), switch=switch).loss
             engine.backward(loss)
             total += loss.detach().float() / engine.accumulation
             engine.micro_step()
         losses.append(float(ranks.sum(total)) / ranks.world_size)
-    return {"losses": losses, "sums": {n: float(weight.double().abs().sum()) for n, weight in engine.weights().items()}}
+        after = engine.weights()
+        for layer in np.flatnonzero(ran_before & ~ran):
+            for name in (n for n in after if f".layers.{layer}." in n and after[n].ndim == 2):
+                strayed.append(float((after[name] - before[name] * (1 - 0.01 * 0.01)).abs().max()))
+        ran_before |= ran
+    sums = {name: float(weight.double().abs().sum()) for name, weight in engine.weights().items()}
+    return {"losses": losses, "sums": sums, "strayed": strayed}
 
 
 def main() -> None:

@@ -68,6 +68,9 @@ if shutil.which("g++") or shutil.which("clang++"):  # DeepSpeed compiles its CPU
     CASES += [case(1, offload=True), case(2, offload=True), case(3, offload=True), case(2, unit="sample", offload=True)]
     CASES += [case(2, growing=True, offload=True)]
 MUON = [case(stage, optimizer="muon", touch=touch) for stage in (1, 2) for touch in (False, True)]
+MUON += [case(3, optimizer="muon")]
+if any(case["offload"] for case in CASES):
+    MUON += [case(stage, optimizer="muon", offload=True) for stage in (2, 3)]
 
 
 @pytest.fixture(scope="module")
@@ -99,6 +102,12 @@ def test_muon_takes_a_skipped_layer_as_one_with_zero_gradients(stage: int, repor
     skipped, touched = reports[len(CASES) + 2 * (stage - 1) :][:2]
     assert skipped["losses"] == pytest.approx(touched["losses"], rel=1e-6)
     assert skipped["sums"] == pytest.approx(touched["sums"], rel=1e-5)
+
+
+def test_muon_leaves_a_skipped_layer_where_it_is(reports: list[dict[str, Any]]) -> None:
+    for report in reports[len(CASES) :]:
+        assert len(report["strayed"]) >= 4
+        assert max(report["strayed"]) < 1e-6, report["strayed"]
 
 
 def test_different_decisions_hang_or_crash(tmp_path: Path) -> None:
