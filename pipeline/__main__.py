@@ -147,7 +147,8 @@ def _migrate(options: argparse.Namespace) -> int:
     print("\n".join(str(line) for line in done.lines))
     for note in done.notes:
         print(note, file=sys.stderr)
-    print(f"wrote {recipe} and {engine}; next: python -m pipeline run --recipe {recipe} --run {recipe.stem} --ds {engine}")
+    print(f"wrote {recipe} and {engine}; next:")
+    print(f"  python -m pipeline run --recipe {recipe} --run {recipe.stem} --ds {engine}")
     return 0
 
 
