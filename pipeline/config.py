@@ -86,17 +86,34 @@ class Recipe(Section):
             self.ticket_rules()
         except UserError as error:
             raise ValueError(f"ticket: {error}") from error
-        searching = self.dropping(self.model.layers, searching=True) if self.search.enabled else None
-        if searching:
-            steps = self.search.max_steps
-            ran = searching.executed(np.arange(steps), 1, rows=1).any(0)
-            if not ran.all():
-                raise ValueError(
-                    f"layer_drop skips layer {int(ran.argmin()) + 1} in all {steps} steps of the search, so its units "
-                    "would have no score: drop less, raise search.max_steps, or set layer_drop.during_search = false"
-                )
         if not self.search.enabled and self.pretrain.rewind != "init":
             raise ValueError(f"pretrain.rewind ({self.pretrain.rewind!r}) needs a search; search.enabled is false")
+        if self.pretrain.rewind == "inherit" and self.search.max_steps == self.pretrain.steps:
+            raise ValueError(
+                f"search.max_steps ({self.search.max_steps}) may leave none of pretrain.steps ({self.pretrain.steps}) "
+                'to pretrain.rewind "inherit", which goes on where the search ends'
+            )
+        return self
+
+    @model_validator(mode="after")
+    def every_layer_is_trained(self) -> Self:
+        drop = self.dropping(self.model.layers)
+        if drop and drop.schedule.theta_at(self.pretrain.steps - 1) == 0:
+            raise ValueError(
+                "layer_drop leaves layers out to the last step, and the model would keep them: let the last of "
+                f"layer_drop.stages be above 0, and begin within pretrain.steps ({self.pretrain.steps})"
+            )
+        searching = self.dropping(self.model.layers, searching=True) if self.search.enabled else None
+        if searching:
+            steps = np.arange(self.search.max_steps)
+            waiting = int((searching.schedule.theta_at(steps) == 0).sum())
+            never = ~searching.executed(steps, 1, rows=1).any(0)
+            if waiting or never.any():
+                what = f"layers in {waiting}" if waiting else f"layer {int(never.argmax()) + 1} in all"
+                raise ValueError(
+                    f"layer_drop leaves out {what} of the search's {len(steps)} steps, so that scores of its units "
+                    "would not compare: drop less, or set layer_drop.during_search = false"
+                )
         return self
 
     def dense_shape(self, vocab_size: int, pad_token_id: int) -> EncoderShape:
@@ -147,12 +164,20 @@ class Recipe(Section):
 
     def warnings(self) -> list[str]:
         """What is allowed and may be regretted, a line each."""
-        if not self.layer_drop.enabled or self.model.norm == "pre":
-            return []
-        return [
-            'layer_drop with model.norm "post": Zhang and He (NeurIPS 2020) found that dropping layers of a post-LN '
-            'model diverges or loses quality at large learning rates; they recommend pre-LN, model.norm = "pre"'
-        ]
+        drop, found = self.dropping(self.model.layers), []
+        if drop and self.model.norm == "post":
+            found.append(
+                'layer_drop with model.norm "post": Zhang and He (NeurIPS 2020) found that dropping layers of a '
+                "post-LN model diverges or loses quality at large learning rates; they recommend pre-LN, "
+                'model.norm = "pre"'
+            )
+        waits = drop.schedule.theta_at(np.arange(self.pretrain.steps)) == 0 if drop else np.zeros(1, bool)
+        if (~waits[:-1] & waits[1:]).any() or (waits.any() and self.pretrain.rewind == "inherit"):
+            found.append(
+                "layer_drop leaves layers out after they were trained; they come back as they were, to others that "
+                'have gone on. A network grows where they wait from the first step, without rewind "inherit"'
+            )
+        return found
 
     def dropping(self, num_layers: int, first_step: int = 0, searching: bool = False) -> LayerDrop | None:
         """The layer dropping of a model of so many layers that is trained from `first_step` on; None: none."""

@@ -229,8 +229,9 @@ class LayerDrop:
         without = (counts < 1) & (keep > 0)
         if without.any():
             step, layer = np.argwhere(without)[0]
+            stage = "its stage" if self.schedule.time == "stages" else "theta"
             raise UserError(
                 f"layer dropping by sample leaves layer {layer + 1} without a row at step {steps[step]}: it keeps "
-                f"{keep[step, layer]:.3f} of the {rows} rows of a micro-batch; raise theta or batch.micro_rows"
+                f"{keep[step, layer]:.3f} of the {rows} rows of a micro-batch; raise {stage} or batch.micro_rows"
             )
         return counts

@@ -117,6 +117,22 @@ def test_layer_dropping_that_is_none(values: dict, line: str) -> None:
     assert str(caught.value) == f"1 problem in recipe test:\n  {line}"
 
 
+@pytest.mark.parametrize(
+    "overrides", [["layer_drop.stages=[1.0,0.0]"], ["pretrain.steps=1", "search.enabled=false"]], ids=str
+)
+def test_layers_left_out_to_the_end_are_refused(overrides: list[str]) -> None:
+    with pytest.raises(UserError, match="layer_drop leaves layers out to the last step, and the model would keep them"):
+        load_recipe("sample", ["layer_drop.enabled=true", *overrides])
+    assert load_recipe("sample", [*overrides, "layer_drop.enabled=false"])
+
+
+def test_a_search_leaves_steps_to_inherit() -> None:
+    recipe = ["pretrain.steps=240", "search.max_steps=240"]
+    with pytest.raises(UserError, match=r"max_steps \(240\) may leave none of pretrain.steps \(240\)"):
+        load_recipe("sample", [*recipe, "pretrain.rewind=inherit"])
+    assert load_recipe("sample", recipe).search.max_steps == 240
+
+
 def test_more_dropped_than_the_batch_has_rows() -> None:
     recipe = load_recipe("sample", [*FALLING, "layer_drop.theta=0.1"])
     recipe.check_rows(32)
@@ -143,12 +159,17 @@ def test_the_schedule_of_dropping_over_search_and_restart() -> None:
     assert anew.schedule.theta_at([200, 999]).tolist() == [0.5, 1.0]
 
     growing = [*on, "layer_drop.time=stages", "layer_drop.depth=alternate"]
-    with pytest.raises(
-        UserError, match=r"skips layer 2 in all 300 steps of the search.*layer_drop.during_search = false"
-    ):
-        load_recipe("sample", growing)
+    for steps, waiting in ((300, 300), (501, 500)):
+        with pytest.raises(
+            UserError,
+            match=rf"leaves out layers in {waiting} of the search's {steps} steps.*layer_drop.during_search = false",
+        ):
+            load_recipe("sample", [*growing, f"search.max_steps={steps}"])
+    late = [*growing, "layer_drop.dense_start=0.3"]
+    assert load_recipe("sample", late).dropping(4, searching=True) is not None
     assert load_recipe("sample", [*growing, "layer_drop.during_search=false"]).dropping(4) is not None
-    assert load_recipe("sample", [*growing, "search.max_steps=501"]).dropping(4, searching=True) is not None
+    with pytest.raises(UserError, match=r"leaves out layer \d in all of the search's 5 steps"):
+        load_recipe("sample", [*on, "layer_drop.theta=0.01", "search.max_steps=5", "search.guard_steps=1"])
 
     off = load_recipe("sample", [*on, "layer_drop.during_search=false"])
     assert off.dropping(4, searching=True) is None

@@ -113,7 +113,10 @@ def test_a_whole_file_becomes_a_recipe_and_an_engine_config(
     assert engine == done.engine == json.loads((tmp_path / "new.json").read_text())
     joined = deepspeed_config.DeepSpeedConfig(dsconfig.join(engine, recipe, world_size=1))
     assert joined.train_batch_size == recipe.batch.global_rows
-    assert [line for line in shown.out.split("\n") if line][:-1] == [str(line) for line in done.lines]
+    *lines, wrote, command = [line for line in shown.out.split("\n") if line]
+    assert lines == [str(line) for line in done.lines]
+    assert wrote == f"wrote {tmp_path / 'new.toml'} and {tmp_path / 'new.json'}; next:"
+    assert command.endswith(f"--recipe {tmp_path / 'new.toml'} --run new --ds {tmp_path / 'new.json'}")
     assert ("DeepSpeed was one step late" in shown.err) == bool(old(name).get(OLD_LAYER_DROP, {}).get("enabled"))
     for line in done.lines:
         assert (f"# {line}" in (tmp_path / "new.toml").read_text()) == (line.kind == "open")

@@ -265,7 +265,7 @@ def test_a_run_of_a_few_steps_has_a_row_a_step() -> None:
     rows = table_of(lines_of(*FALLING, DENSE, "pretrain.steps=2"))
     assert [row[1] for row in rows] == [0, 1, 2]
     assert [row[2] for row in rows] == [0.5, 1.0, 1.0]
-    assert draw(look_ahead(load_recipe("sample", [ON, DENSE, "pretrain.steps=1"]), "sample", 1)).axes
+    assert draw(look_ahead(load_recipe("sample", [*FALLING, DENSE, "pretrain.steps=1"]), "sample", 1)).axes
 
 
 # Mistakes
@@ -317,6 +317,24 @@ def test_dropping_layers_of_a_post_ln_model_is_warned_of(unit: str, time: str, n
     assert len(warnings) == expected
     assert all("post-LN" in line and 'model.norm = "pre"' in line and "\n" not in line for line in warnings)
     assert [line for line in lines_of(*overrides) if line.startswith("warning")] == [f"warning: {w}" for w in warnings]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        ([], 0),
+        (["layer_drop.stages=[0.0,0.0,0.5,1.0]"], 0),
+        (["layer_drop.stages=[0.5,1.0]", "pretrain.rewind=inherit"], 0),
+        (["pretrain.rewind=inherit"], 1),
+        (["layer_drop.dense_start=0.1"], 1),
+        (["layer_drop.stages=[0.0,1.0,0.0,1.0]"], 1),
+    ],
+    ids=str,
+)
+def test_layers_that_wait_after_they_were_trained_are_warned_of(overrides: list[str], expected: int) -> None:
+    warnings = load_recipe("sample", [ON, *overrides]).warnings()
+    assert len(warnings) == expected
+    assert all("leaves layers out after they were trained" in line and "\n" not in line for line in warnings)
 
 
 @pytest.mark.parametrize("norm", ["pre", "post"])
