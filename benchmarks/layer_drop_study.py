@@ -15,7 +15,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
@@ -125,6 +125,9 @@ def run_case(args: argparse.Namespace, name: str, overrides: list[str], seed: in
         "threads": threads,
     }  # fmt: skip
     if name.startswith(tuple(GROWING)):
+        dropping = recipe.dropping(len(shape.layers))
+        assert dropping is not None
+        row["steps_waiting"] = int((dropping.schedule.theta_at(np.arange(results["steps"])) == 0).sum())
         train = [row for row in rows if row["kind"] == "train"]
         row["step_seconds"] = {
             key: float(np.median([each["step_seconds"] for each in train if each["theta"] == theta]))
@@ -191,7 +194,7 @@ def cost(row: dict[str, Any], step: int, saved: float, dense: dict[str, Any]) ->
 
 def time(row: dict[str, Any], step: int, _: float, dense: dict[str, Any]) -> float:
     """Time of a growing run's first `step` steps as a share of the dense run's, by the run's own median steps."""
-    waiting = min(step, round(row["steps"] * row["flops_saved"] / row["validation"][0][2]))
+    waiting = min(step, row["steps_waiting"])
     share = row["step_seconds"]["waiting"] / row["step_seconds"]["full"]
     return float((waiting * share + step - waiting) / dense["steps"])
 
@@ -200,6 +203,9 @@ def cost_to(row: dict[str, Any], dense: dict[str, Any], spend: Cost = cost) -> f
     """The share of dense's cost after which a run's validation loss is first at most dense's last; None: never."""
     wanted, before = dense["validation"][-1][1], None
     for step, loss, saved in row["validation"]:
+        if not np.isfinite(loss):
+            before = None
+            continue
         spent = spend(row, step, saved, dense)
         if loss <= wanted:
             if before is None:
@@ -269,6 +275,10 @@ def main() -> int:
     base = make_run(args, "dense", [], 0)
     if code := stages.make_corpus(base, force=False):
         return code
+    given = {"set": args.set, "data": args.data, "ds": args.ds}
+    for row in done:
+        if row["shape"] == args.shape and (other := {key: row[key] for key in given if row[key] != given[key]}):
+            parser.error(f"{args.json} has rows made with {other}: give this run a --json and a --root of its own")
     known = {(row["shape"], row["case"], row["seed"]) for row in done}
     queue = [
         (name, overrides, seed)
@@ -278,17 +288,15 @@ def main() -> int:
     ]
     args.json.parent.mkdir(parents=True, exist_ok=True)
     threads = max(1, (os.cpu_count() or 1) // args.jobs)
-
-    def work(item: tuple[str, list[str], int]) -> None:
-        row = run_case(args, *item, threads)
-        done.append(row)
-        write_atomically(args.json, "[\n" + ",\n".join(json.dumps(each) for each in done) + "\n]\n")
-        tqdm.write(f"{row['case']}, seed {row['seed']}: {row['validation'][-1][1]:.4f}, saved {row['flops_saved']:.1%}")
-
     with ThreadPoolExecutor(args.jobs) as pool, tqdm(total=len(queue), desc="cases") as bar:
-        for future in [pool.submit(work, item) for item in queue]:
-            future.result()
-            bar.update()
+        try:
+            for future in as_completed([pool.submit(run_case, args, *item, threads) for item in queue]):
+                done.append(row := future.result())
+                write_atomically(args.json, "[\n" + ",\n".join(json.dumps(each) for each in done) + "\n]\n")
+                bar.write(f"{row['case']}, seed {row['seed']}: {row['validation'][-1][1]:.4f}")
+                bar.update()
+        finally:
+            pool.shutdown(cancel_futures=True)
     print(table(done, args.shape))
     return 0
 
