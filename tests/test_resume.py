@@ -31,11 +31,15 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def begin_run(root: Path, name: str, engine: str, unit: str) -> Run:
+FALLING = ["unit=layer", "time=decreasing", "depth=linear", "theta=0.4", "during_search=true"]
+# Layers wait, then run on some rows, then on all.
+GROWING = ["unit=sample", "time=stages", "depth=alternate", "stages=[0.0,0.5,1.0]"]
+
+
+def begin_run(root: Path, name: str, engine: str, dropping: list[str]) -> Run:
     overrides = ["search.max_steps=24", "search.guard_steps=22", "pretrain.steps=40", "checkpoint.every_steps=3",
-                 "model.dropout=0.1", "evaluation.every_steps=10", "layer_drop.enabled=true", "layer_drop.theta=0.4",
-                 "layer_drop.time=decreasing", "layer_drop.depth=linear", "layer_drop.during_search=true",
-                 f"layer_drop.unit={unit}"]  # fmt: skip
+                 "model.dropout=0.1", "evaluation.every_steps=10", "layer_drop.enabled=true",
+                 *(f"layer_drop.{value}" for value in dropping)]  # fmt: skip
     recipe = config.load_recipe(str(root / "tiny.toml"), overrides)
     return Run.of(root, name, recipe, dsconfig.load_ds_config(engine)).save()
 
@@ -65,13 +69,16 @@ def run_stage(root: Path, run: Run, stage: str, kill_at: list[int]) -> tuple[int
 
 
 @pytest.mark.dist
-@pytest.mark.parametrize(("engine", "unit"), [("zero1_bf16", "layer"), ("zero2_bf16", "sample")])
-def test_killed_and_restarted_equals_untouched(root: Path, engine: str, unit: str) -> None:
-    untouched, killed = (begin_run(root, f"{name}-{engine}", engine, unit) for name in ("untouched", "killed"))
+@pytest.mark.parametrize(
+    ("engine", "dropping"), [("zero1_bf16", FALLING), ("zero2_bf16", GROWING)], ids=["falling", "growing"]
+)
+def test_killed_and_restarted_equals_untouched(root: Path, engine: str, dropping: list[str]) -> None:
+    untouched, killed = (begin_run(root, f"{name}-{engine}", engine, dropping) for name in ("untouched", "killed"))
     pick = random.Random(engine)
     for stage in ("search", "pretrain"):
         _, printed = run_stage(root, untouched, stage, [])
-        assert re.search(r"saved \d+%, theta [\d.]+, depth [\d.]+ \([\d.]+ expected\)", printed), printed
+        drops = stage == "pretrain" or untouched.recipe.layer_drop.during_search
+        assert drops == bool(re.search(r"saved \d+%, theta [\d.]+, depth [\d.]+ \([\d.]+ expected\)", printed)), printed
         moments = sorted(pick.sample(range(1, STEPS[stage] - 3), KILLS))
         assert run_stage(root, killed, stage, moments)[0] == KILLS
         if stage == "search":
