@@ -52,7 +52,7 @@ GROWING = {
     "growing inner late": ["depth=inner", "stages=[0.0, 0.0, 1.0]"],
 }
 # What the picture shows.
-CURVES = ("dense", "growing alternate", "growing inner late", "constant linear, layer", "pld, layer")
+CURVES = ("dense", "growing alternate", "growing inner late", "decreasing linear, layer", "pld, layer")
 FAMILIES = {
     "a new draw every micro-batch": tuple(SCHEDULES),
     "growing": tuple(GROWING),
