@@ -4,7 +4,7 @@ import copy
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import combinations, product
+from itertools import combinations, pairwise, product
 from typing import Any
 
 import numpy as np
@@ -129,7 +129,7 @@ def test_skipped_layers_are_as_if_they_were_removed(norm: str, kept: tuple[int, 
     wanted = removed(**packed(), labels=some_ids(), output_hidden_states=True)
     assert torch.equal(output.logits, wanted.logits)
     assert len(output.hidden_states) == LAYERS + 1
-    for index, (before, after) in enumerate(zip(output.hidden_states, output.hidden_states[1:], strict=False)):
+    for index, (before, after) in enumerate(pairwise(output.hidden_states)):
         assert (after is before) == (index not in kept)
     output.loss.backward()
     wanted.loss.backward()
