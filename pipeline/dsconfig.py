@@ -46,15 +46,24 @@ REMOVED_KEYS = frozenset(
     }
 )  # fmt: skip
 REMOVED_ZERO_KEYS = frozenset({"mics_shard_size", "mics_hierarchical_params_gather", "zeropp_loco_param"})
+FORMER_OFFLOADS = {
+    "cpu_offload": "offload_optimizer",
+    "cpu_offload_param": "offload_param",
+    "cpu_offload_params": "offload_param",
+}
 _FIRST_KEYS = {"zero_optimization": "stage", "bf16": "enabled", "fp16": "enabled"}
 
 
 def load_ds_config(name_or_path: str) -> dict[str, Any]:
     """Read ds_configs/NAME.json or a path. Raises UserError listing every problem found in it.
 
-    A `progressive_layer_drop` block is checked and left out; `load_with_recipe` is what obeys it.
+    A `progressive_layer_drop` block is one: it needs a recipe to go to (`load_with_recipe`).
     """
-    return take_old_layer_drop(_checked(_path_of(name_or_path)))[0]
+    path = _path_of(name_or_path)
+    engine = _checked(path)
+    if OLD_LAYER_DROP in engine:
+        raise UserError(f"{path} has a {OLD_LAYER_DROP} block, and layer dropping is decided elsewhere: delete it")
+    return engine
 
 
 def load_with_recipe(name_or_path: str, recipe: Recipe) -> tuple[dict[str, Any], Recipe, list[str]]:
@@ -114,6 +123,17 @@ def ds_config_problems(config: Mapping[str, Any]) -> list[str]:
     problems += [
         f"zero_optimization.{key}: removed from DeepSpeed 0.19.8, delete it" for key in zero if key in REMOVED_ZERO_KEYS
     ]
+    for key in ("offload_optimizer", "offload_param"):
+        if not isinstance(zero.get(key), dict | None):
+            problems.append(
+                f'zero_optimization.{key} is {json.dumps(zero[key])}, wanted a block such as {{"device": "cpu"}}'
+            )
+    for former, now in FORMER_OFFLOADS.items():
+        if former in zero:
+            problems.append(
+                f"zero_optimization.{former}: the former name, delete it; to offload write "
+                f'"{now}": {{"device": "cpu"}} in its place'
+            )
     for key in ("bf16", "fp16"):
         enabled = blocks.get(key, {}).get("enabled", False)
         if not isinstance(enabled, bool):
@@ -143,12 +163,30 @@ def _checked(path: Path) -> dict[str, Any]:
     problems = ds_config_problems(config)
     if problems:
         listed = "".join(f"\n  {problem}" for problem in problems)
-        whole = any(key in config for key in (*RECIPE_KEYS, *REMOVED_KEYS))
+        zero = config.get("zero_optimization")
+        whole = any(key in config for key in (*RECIPE_KEYS, *REMOVED_KEYS)) or (
+            isinstance(zero, dict) and any(key in zero for key in FORMER_OFFLOADS)
+        )
         way_out = f"\n`python -m pipeline migrate {path}` makes a recipe and an engine config of it" if whole else ""
         raise UserError(
             f"{len(problems)} problem{'s' * (len(problems) > 1)} in DeepSpeed config {path}:{listed}{way_out}"
         )
     return config
+
+
+def offloads_optimizer(config: Mapping[str, Any]) -> bool:
+    """Whether the engine config keeps the optimiser on the CPU or on a disk."""
+    offload = config.get("zero_optimization", {}).get("offload_optimizer") or {}
+    return bool(offload.get("device", "none") != "none")
+
+
+def needs_every_gradient(config: Mapping[str, Any]) -> bool:
+    """Whether every parameter needs a gradient in every micro-batch with this engine config.
+
+    Offloading keeps the gradients of the step before for parameters that the last micro-batch did not use. ZeRO 3
+    adds to them where the first did not, and loses its plan of what to gather when a layer is left out.
+    """
+    return config.get("zero_optimization", {}).get("stage") == 3 or offloads_optimizer(config)
 
 
 def precision(config: Mapping[str, Any]) -> str:
@@ -187,10 +225,9 @@ def join(engine: dict[str, Any], recipe: Recipe, world_size: int) -> dict[str, A
     """The final DeepSpeed config: the engine's mechanics plus what the recipe owns."""
     micro_rows, accumulation = accumulation_steps(recipe.batch.global_rows, recipe.batch.micro_rows, world_size)
     optimizer = recipe.optimizer
-    offloaded = bool(engine.get("zero_optimization", {}).get("offload_optimizer", {}).get("device", "none") != "none")
     params: dict[str, Any] = {"lr": optimizer.lr, "betas": list(optimizer.betas), "eps": optimizer.eps,
                               "weight_decay": optimizer.weight_decay}  # fmt: skip
-    if not offloaded:
+    if not offloads_optimizer(engine):
         params["torch_adam"] = True
     if optimizer.name == "muon":
         params |= {

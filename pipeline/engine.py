@@ -21,6 +21,7 @@ from deepspeed.utils import (
 )
 from torch import nn
 
+from pipeline import dsconfig
 from pipeline.artifacts import UserError
 from pipeline.dist import Ranks
 
@@ -93,10 +94,7 @@ class Engine:
         self.ranks = ranks
         self.zero_stage: int = config.get("zero_optimization", {}).get("stage", 0)
         self.accumulation: int = config["gradient_accumulation_steps"]
-        # Offloading keeps the gradients of the step before for parameters that the last micro-batch did not use. ZeRO 3
-        # adds to them where the first did not, and loses its plan of what to gather when a layer is left out.
-        offload = config.get("zero_optimization", {}).get("offload_optimizer", {})
-        self.needs_every_gradient: bool = self.zero_stage == 3 or offload.get("device", "none") != "none"
+        self.needs_every_gradient: bool = dsconfig.needs_every_gradient(config)
         with _muon_inside_layers_only():
             self.deepspeed, *_ = deepspeed.initialize(
                 model=model, model_parameters=parameter_groups, config=config, dist_init_required=False

@@ -39,6 +39,18 @@ def test_the_removed_keys_are_deepspeeds() -> None:
         ({"zero_optimization": {"stage": 3, "mics_shard_size": 2}}, ["zero_optimization.mics_shard_size"]),
         ({"zero_optimization": True}, ["zero_optimization is true", "stage"]),
         ({"fp16": {"enabled": "auto"}}, ['fp16.enabled is "auto"', "true or false"]),
+        (
+            {"zero_optimization": {"stage": 2, "cpu_offload": True}},
+            [
+                'zero_optimization.cpu_offload: the former name, delete it; to offload write "offload_optimizer"',
+                "migrate",
+            ],
+        ),
+        ({"zero_optimization": {"stage": 3, "cpu_offload_param": False}}, ["cpu_offload_param", '"offload_param"']),
+        (
+            {"zero_optimization": {"stage": 3, "offload_param": True}},
+            ["zero_optimization.offload_param is true", "block"],
+        ),
     ],
 )
 def test_bad_keys_are_named(config: dict, words: list[str], tmp_path: Path) -> None:
@@ -80,11 +92,36 @@ def test_all_problems_are_listed_together(tmp_path: Path) -> None:
         dsconfig.load_ds_config(str(path))
 
 
-def test_an_old_layer_drop_block_is_left_out_of_the_engine_config(tmp_path: Path) -> None:
+def test_an_old_layer_drop_block_needs_a_recipe_to_go_to(tmp_path: Path) -> None:
     path = tmp_path / "old.json"
     for block in ({"enabled": True, "theta": 0.5, "gamma": 0.001}, {"enabled": False}, {"enabled": False, "theta": 1}):
         path.write_text(json.dumps({"steps_per_print": 1, OLD_LAYER_DROP: block}))
-        assert dsconfig.load_ds_config(str(path)) == {"steps_per_print": 1}
+        with pytest.raises(UserError, match=f"{path} has a {OLD_LAYER_DROP} block"):
+            dsconfig.load_ds_config(str(path))
+        assert dsconfig.load_with_recipe(str(path), load_recipe("sample"))[0] == {"steps_per_print": 1}
+
+
+@pytest.mark.parametrize(
+    ("zero", "offloads", "needs"),
+    [
+        (None, False, False),
+        ({"stage": 2}, False, False),
+        ({"stage": 2, "offload_optimizer": None}, False, False),
+        ({"stage": 2, "offload_optimizer": {"device": "none"}}, False, False),
+        ({"stage": 1, "offload_optimizer": {"device": "cpu"}}, True, True),
+        ({"stage": 3, "offload_optimizer": {"device": "nvme", "nvme_path": "/fast"}}, True, True),
+        ({"stage": 3}, False, True),
+    ],
+    ids=str,
+)
+def test_offload_and_zero_3_need_every_gradient(zero: dict | None, offloads: bool, needs: bool) -> None:
+    config = {} if zero is None else {"zero_optimization": zero}
+    assert dsconfig.ds_config_problems(config) == []
+    assert dsconfig.offloads_optimizer(config) is offloads
+    assert dsconfig.needs_every_gradient(config) is needs
+    joined = dsconfig.join(config, load_recipe("sample"), world_size=1)
+    assert ("torch_adam" in joined["optimizer"]["params"]) is not offloads
+    assert dsconfig.needs_every_gradient(joined) is needs
 
 
 def test_taking_the_block_out_leaves_the_config_alone() -> None:

@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from pipeline.dsconfig import ENGINE_KEYS, REMOVED_KEYS, REMOVED_ZERO_KEYS, ds_config_problems
+from pipeline.dsconfig import ENGINE_KEYS, FORMER_OFFLOADS, REMOVED_KEYS, REMOVED_ZERO_KEYS, ds_config_problems
 from pipeline.migration.ledger import Block, Ledger
 
 # The blocks DeepSpeed 0.19.8 checks: an unknown key in one of them stops it.
@@ -66,11 +66,6 @@ INSTEAD = {
     "quantize_training": "nothing takes its place",
     "sparse_attention": "attention here is torch's own, dense",
     "sparse_gradients": "embedding gradients are reduced dense",
-}
-OFFLOADS = {
-    "cpu_offload": "offload_optimizer",
-    "cpu_offload_param": "offload_param",
-    "cpu_offload_params": "offload_param",
 }
 TRACKERS = ("wandb", "tensorboard", "csv_monitor", "comet")
 
@@ -143,7 +138,7 @@ def _take_zero(done: Ledger, value: Any, allgather_size: Any) -> None:
         done.problems.append(f'{key} is {json.dumps(value)}, wanted a block such as {{"stage": 1}}')
         return
     zero = dict(value)
-    for former, now in OFFLOADS.items():
+    for former, now in FORMER_OFFLOADS.items():
         if former in zero:
             if zero.pop(former) is True and now not in zero:
                 zero[now] = {"device": "cpu"}

@@ -38,8 +38,9 @@ class Ledger:
 
     def move(self, key: str, to: str, value: Any, why: str = "") -> None:
         """Set the recipe's key `to`. What another key had put there is overruled, and its line says so."""
-        if not _is_finite(value):
-            self.problems.append(f"{key} is {value}, wanted a finite number")
+        if value is None or not _is_finite(value):
+            wanted = "value" if value is None else "finite number"
+            self.problems.append(f"{key} is {json.dumps(value)}, wanted a {wanted}")
             return
         for at, line in enumerate(self.lines):
             if line.to == to:
