@@ -157,10 +157,11 @@ class Recipe(Section):
 
     def check_rows(self, micro_rows: int) -> None:
         """Raise UserError where micro-batches of `micro_rows` short rows fit neither long rows nor layer dropping."""
-        phases, drop = self.phases(micro_rows), self.dropping(self.model.layers)
-        if drop:
-            for phase in phases:
-                drop.check(phase.micro_rows)
+        drop, begin = self.dropping(self.model.layers), 0
+        for phase in self.phases(micro_rows):
+            if drop:
+                drop.check(phase.micro_rows, begin, begin + phase.steps)
+            begin += phase.steps
 
     def warnings(self) -> list[str]:
         """What is allowed and may be regretted, a line each."""

@@ -21,7 +21,7 @@ def drop_words(drop: LayerDrop) -> dict[str, tuple[str, str]]:
 
 def _over_time(schedule: DropSchedule) -> str:
     begin, after = _dense_steps(schedule)
-    theta, fall, length = schedule.theta, 1 - schedule.theta, max(1, schedule.total_steps - begin - after)
+    theta, fall, length = schedule.least_theta, 1 - schedule.least_theta, max(1, schedule.total_steps - begin - after)
     if schedule.time == "constant":
         return f"theta stays at {theta:g}"
     if schedule.time == "stages":

@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from pipeline.layer_drop import THETA, DepthKind, Scaling, TimeKind, Unit, schedule_problems
+from pipeline.layer_drop import DepthKind, Scaling, TimeKind, Unit, schedule_problems
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
@@ -231,7 +231,7 @@ class LayerDropping(Section):
     time: TimeKind = "stages"
     depth: DepthKind = "alternate"
     unit: Unit = "sample"
-    theta: float = THETA
+    theta: float | None = None
     gamma: float | None = None
     stages: tuple[float, ...] = ()
     dense_start: float = 0.0

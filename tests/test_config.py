@@ -100,6 +100,7 @@ def test_data_folders_give_their_text_parts_only(tmp_path: Path) -> None:
         ({"time": "pld", "gamma": -1.0}, "layer_drop: gamma is -1.0, wanted a number above 0"),
         ({"gamma": 0.1}, "layer_drop: gamma is 0.1, wanted unset: it belongs to time \"pld\", not 'stages'"),
         ({"theta": 0.4}, 'layer_drop: theta is 0.4, wanted unset: time "stages" goes by stages'),
+        ({"theta": 0.5}, 'layer_drop: theta is 0.5, wanted unset: time "stages" goes by stages'),
         ({"stages": [0.5, 1.5]}, "layer_drop: stages holds 1.5, wanted at least 0 and at most 1"),
         (
             {"time": "sideways"},
@@ -140,6 +141,17 @@ def test_more_dropped_than_the_batch_has_rows() -> None:
         UserError, match=r"layer 4 without a row at step 0: it keeps 0\.100 of the 4 rows of a micro-batch"
     ):
         recipe.check_rows(4)
+
+
+def test_rows_of_each_length_are_checked_over_their_own_steps() -> None:
+    # Long rows come to 4 a micro-batch, in the last tenth of the steps, when hardly anything is dropped any more.
+    long = [*FALLING, "corpus.long_row_length=512", "search.enabled=false"]
+    load_recipe("sample", [*long, "layer_drop.theta=0.1"]).check_rows(32)
+    with pytest.raises(UserError, match=r"layer 4 without a row at step 0: it keeps 0\.010 of the 32 rows"):
+        load_recipe("sample", [*long, "layer_drop.theta=0.01"]).check_rows(32)
+    constant = [*long, "layer_drop.time=constant", "layer_drop.theta=0.1"]
+    with pytest.raises(UserError, match=r"layer 4 without a row at step 2520: it keeps 0\.100 of the 4 rows"):
+        load_recipe("sample", constant).check_rows(32)
 
 
 def test_the_schedule_of_dropping_over_search_and_restart() -> None:

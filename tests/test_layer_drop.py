@@ -17,7 +17,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from data_prep.manifest import UserError
-from pipeline.layer_drop import THETA, DropSchedule, LayerDraw, LayerDrop
+from pipeline import layer_drop
+from pipeline.layer_drop import DropSchedule, LayerDraw, LayerDrop
 
 REPOSITORY = Path(__file__).parent.parent
 TIMES = ["constant", "pld", "decreasing", "stages"]
@@ -36,7 +37,7 @@ def schedules(draw: Callable[..., Any], max_steps: int = 40) -> DropSchedule:
         num_layers=draw(st.integers(1, 9)),
         time=time,
         depth=depth,
-        theta=THETA if time == "stages" else draw(RATES),
+        theta=None if time == "stages" else draw(RATES),
         gamma=draw(st.none() | st.floats(0.001, 5)) if time == "pld" else None,
         stages=tuple(draw(st.lists(stage, min_size=1, max_size=5))) if time == "stages" else (),
         dense_start=dense_start,
@@ -63,6 +64,31 @@ def plain(draws: Iterable[LayerDraw]) -> list[tuple[bool, float, list[int] | Non
 def uniform_drop(theta: float, unit: str = "layer", layers: int = 4, seed: int = 0, **rest: Any) -> LayerDrop:
     schedule = DropSchedule(10_000, layers, time="constant", depth="uniform", theta=theta)
     return LayerDrop(schedule, seed, unit, **rest)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"unit": "layers"}, "unit is 'layers', wanted one of layer, sample"),
+        ({"scaling": "sub-layer"}, "scaling is 'sub-layer', wanted one of block, sublayer, none"),
+    ],
+)
+def test_a_way_to_skip_that_there_is_not_is_refused_in_one_line(values: dict[str, Any], message: str) -> None:
+    with refused(f"layer dropping: {message}"):
+        LayerDrop(DropSchedule(10, 4), 0, **values)
+
+
+@pytest.mark.parametrize("once", [False, True])
+@pytest.mark.parametrize("draws", [1, 50, 333])
+def test_what_ran_does_not_depend_on_how_many_draws_are_made_at_a_time(
+    once: bool, draws: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drop, steps = uniform_drop(0.5, once_a_step=once), np.arange(3, 40)
+    expected = [[[d.runs for d in drop.draws(int(step), micro, 4)] for micro in range(7)] for step in steps]
+    monkeypatch.setattr(layer_drop, "_CACHED_DRAWS", draws)
+    found = drop.executed(steps, 7, 4)
+    np.testing.assert_allclose(found, np.mean(expected, 1), rtol=1e-12)
+    assert drop.executed(steps[:0], 7, 4).shape == (0, 4)
 
 
 # Schedules over time
@@ -129,7 +155,7 @@ def test_stages_are_equally_long(steps: int, wanted: list[float]) -> None:
 def test_time_is_counted_between_the_dense_phases_from_the_first_step_on(
     time: str, rest: dict[str, Any], wanted: list[float]
 ) -> None:
-    schedule = DropSchedule(10, 1, time=time, theta=0.5, dense_start=0.2, dense_end=0.3, first_step=100, **rest)
+    schedule = DropSchedule(10, 1, time=time, dense_start=0.2, dense_end=0.3, first_step=100, **rest)
     found = schedule.theta_at(np.arange(95, 115))
     assert found.tolist() == pytest.approx([1] * 7 + wanted + [1] * 8)
     assert [schedule.theta_at(step).tolist() for step in range(95, 115)] == [[value] for value in found]
@@ -449,7 +475,7 @@ def test_a_stage_of_0_leaves_the_same_layers_out_until_the_network_grows(
     unit: str, depth: str, left_out: set[int]
 ) -> None:
     drop = LayerDrop(DropSchedule(100, 5, time="stages", depth=depth, stages=(0.0, 1.0)), 0, unit)
-    drop.check(4)
+    drop.check(4, 0, 100)
     for step in (0, 20, 49):
         skipped = {layer for layer, keep in enumerate(drop.schedule.keep(step)[0]) if keep == 0}
         assert skipped == left_out
@@ -608,15 +634,16 @@ def test_a_layer_without_a_row_is_refused_in_one_line() -> None:
     )
     constant = LayerDrop(DropSchedule(10, 3, time="constant", depth="uniform", theta=0.12, first_step=7), 0, "sample")
     with refused(message.format(1, 7, "0.120", 4)):
-        constant.check(4)
+        constant.check(4, 7, 17)
     with refused(message.format(1, 9, "0.120", 4)):
         constant.draws(9, 0, 4)
     with refused(message.format(1, 8, "0.120", 4)):
         constant.executed(np.array([3, 8, 9]), 1, 4)
-    constant.check(5)
+    constant.check(5, 7, 17)
     linear = LayerDrop(DropSchedule(10, 3, time="decreasing", depth="linear", theta=0.2, dense_start=0.3), 0, "sample")
     with refused(message.format(3, 3, "0.200", 2)):
-        linear.check(2)
+        linear.check(2, 0, 10)
+    linear.check(2, 4, 10)
     assert len(linear.draws(4, 0, 2)[2].rows) == 1
 
 
@@ -625,14 +652,15 @@ def test_a_layer_without_a_row_is_refused_in_one_line() -> None:
 def test_check_passes_just_where_every_step_can_be_drawn(schedule: DropSchedule, rows: int) -> None:
     drop = LayerDrop(schedule, 0, "sample")
     refusals = []
-    for step in steps_of(schedule).tolist():
+    first, end = schedule.first_step, schedule.first_step + schedule.total_steps
+    for step in range(first, end):
         try:
             drop.draws(step, 0, rows)
         except UserError as error:
             refusals.append(str(error))
     if refusals:
         with refused(refusals[0]):
-            drop.check(rows)
+            drop.check(rows, first, end)
     else:
-        drop.check(rows)
-    LayerDrop(schedule, 0, "layer").check(rows)
+        drop.check(rows, first, end)
+    LayerDrop(schedule, 0, "layer").check(rows, first, end)
