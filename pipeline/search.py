@@ -5,7 +5,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors.torch import save_file
 
@@ -80,10 +79,12 @@ class EarlyBird:
     def after_step(self, step: int, engine: Engine) -> dict[str, Any] | None:
         """Every few steps record the scores and look at the masks; returns the row to log."""
         last = step >= self.watcher.settle.max_step
-        if (step % self._every and not last) or not self._every_layer_ran(step):
+        if step % self._every and not last:
             return None
         if self._score.needs == "weights":
             self._score.update(self._gates, None, engine.weights())
+        if not self._score.complete:
+            return None
         scores = self._score.scores()
         if self._ranks.is_main:
             self._folder.mkdir(parents=True, exist_ok=True)
@@ -98,10 +99,6 @@ class EarlyBird:
         for group, distances in self.seen.distances.items():
             row |= {group: distances[-1] if distances else None, f"{group}_queue": distances}
         return row
-
-    def _every_layer_ran(self, steps: int) -> bool:
-        """False while a layer has been skipped in all of the first `steps`."""
-        return not self._drop or bool(self._drop.executed(np.arange(steps), 1, rows=1).any(0).all())
 
     def state(self) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
         tensors = {f"gates/{name}": value for name, value in self._gates.state().items()}
@@ -143,7 +140,12 @@ def search(run: Run, ranks: Ranks) -> dict[str, Any]:
     with Metrics(folder, "search", plan.stop_step, tracker, ranks.is_main) as metrics:
         outcome = train(engine, loader, plan, metrics, checkpoints, validate, early_bird)
 
-    settled = early_bird.seen is not None and early_bird.seen.settled
+    if early_bird.seen is None:
+        raise UserError(
+            f"no ticket can be drawn: in none of the search's {outcome.step} steps had every layer been scored, as "
+            "gradients overflowed; raise search.max_steps or lower fp16.initial_scale_power"
+        )
+    settled = early_bird.seen.settled
     if recipe.search.draw == "settle" and not settled:
         if recipe.search.on_unsettled == "stop":
             raise UserError(

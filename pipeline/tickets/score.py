@@ -38,6 +38,10 @@ class Score(Protocol):
         slowly, because their layer was left out more often.
         """
 
+    @property
+    def complete(self) -> bool:
+        """Whether every layer has been scored. False while one was left out of, or overflowed in, every step so far."""
+
     def scores(self) -> Scores:
         """One float32 array a layer for "heads" and "neurons", copies that later steps do not touch."""
 
@@ -84,6 +88,10 @@ class L1Score:
         self._adam.step()
         self._adam.zero_grad()
         return True
+
+    @property
+    def complete(self) -> bool:
+        return all(self._adam.state.get(gate) for gate in self._gates.named().values())
 
     def scores(self) -> Scores:
         heads, neurons = self._gates.tensors
@@ -146,8 +154,12 @@ class TaylorScore:
             mean.lerp_(grad.abs(), share)
         return True
 
+    @property
+    def complete(self) -> bool:
+        return bool(self._totals.all())
+
     def scores(self) -> Scores:
-        if not self._totals.all():
+        if not self.complete:
             raise RuntimeError("a taylor score needs at least one step of every layer before it can be read")
         return _by_group({name: _array(mean) for name, mean in self._means.items()})
 
@@ -195,8 +207,12 @@ class MagnitudeScore:
         self._norms = {name: total.sqrt() for name, total in squares.items()}
         return True
 
+    @property
+    def complete(self) -> bool:
+        return bool(self._norms)
+
     def scores(self) -> Scores:
-        if not self._norms:
+        if not self.complete:
             raise RuntimeError("a magnitude score needs the weights (update) before it can be read")
         groups = [(group, layer) for group in ("heads", "neurons") for layer in range(len(self._shape.layers))]
         return _by_group({f"{g}.{i}": _array(self._norms[f"{g}.{i}"]) for g, i in groups})
@@ -225,6 +241,10 @@ class RandomScore:
         weights: Weights | None,
         stands_for: StandsFor | None = None,
     ) -> bool:
+        return True
+
+    @property
+    def complete(self) -> bool:
         return True
 
     def scores(self) -> Scores:
