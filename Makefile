@@ -36,7 +36,7 @@ $(READY): pyproject.toml constraints.txt
 	@touch $@
 
 plan: $(READY) ## What RECIPE will do, printed and drawn into plan.png: learning rate, layers dropped, FLOPs saved
-	@$(BIN)/python -m pipeline plan --recipe $(RECIPE) --nproc $(NPROC) $(SET)
+	@$(BIN)/python -m pipeline plan --recipe $(RECIPE) --ds $(DS) --nproc $(NPROC) $(SET)
 
 data: $(READY) ## Only the corpus of RECIPE
 	@$(BIN)/python -m pipeline data --recipe $(RECIPE) $(if $(DATA),--data $(DATA)) $(if $(FORCE),--force) $(SET)

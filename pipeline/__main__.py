@@ -33,6 +33,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     plan = commands.add_parser("plan", help="what a recipe will do, before it is run: printed and drawn")
     plan.add_argument("--recipe", default="sample", help="name in pipeline/recipes/ or path of a .toml file")
+    plan.add_argument("--ds", default="cpu", help="name in ds_configs/ or path of a DeepSpeed .json file")
     plan.add_argument("--nproc", type=int, default=1, help="ranks that will share the rows of a step")
     plan.add_argument("--out", type=Path, default=Path("plan.png"), help="where the picture goes")
     plan.add_argument("overrides", nargs="*", metavar="section.key=value", help="go on top of the recipe")
@@ -95,7 +96,7 @@ def _dispatch(options: argparse.Namespace) -> int:
     if options.command == "plan":
         from pipeline.plan import plan
 
-        return plan(options.recipe, options.overrides, options.nproc, options.out)
+        return plan(options.recipe, options.overrides, options.ds, options.nproc, options.out)
     if options.command == "migrate":
         return _migrate(options)
     root: Path = options.root

@@ -4,8 +4,11 @@ Draws, depth and FLOPs are those of the run itself: `pipeline.layer_drop` and `p
 """
 
 import os
+import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -14,7 +17,7 @@ from numpy.typing import NDArray
 from pipeline import plots
 from pipeline.artifacts import UserError
 from pipeline.config import Recipe, load_recipe
-from pipeline.dsconfig import accumulation_steps
+from pipeline.dsconfig import accumulation_steps, load_with_recipe, needs_every_gradient
 from pipeline.layer_drop import DropSchedule, LayerDrop
 from pipeline.model.shape import EncoderShape
 from pipeline.optim import rate_factor
@@ -70,21 +73,27 @@ class Outlook:
         return self.saved * whole / layers
 
 
-def plan(recipe: str, overrides: list[str], ranks: int, out: Path) -> int:
-    """Print what the recipe will do on so many ranks and draw it into `out`. Returns 0.
+def plan(name: str, overrides: list[str], ds: str, ranks: int, out: Path) -> int:
+    """Print what a recipe will do in the engine `ds` on so many ranks and draw it into `out`. Returns 0.
 
     Raises UserError for what the run itself would refuse before its first step, and where `out` cannot be written.
     """
     if out.suffix not in _ENDINGS:
         raise UserError(f"the picture {out} (--out) ends in {out.suffix!r}, wanted one of {', '.join(_ENDINGS)}")
-    outlook = look_ahead(load_recipe(recipe, overrides), Path(recipe).stem, ranks)
+    engine, recipe, notes = load_with_recipe(ds, load_recipe(name, overrides))
+    outlook = look_ahead(recipe, Path(name).stem, ranks, engine)
+    for note in notes:
+        print(note, file=sys.stderr)
     _save(draw(outlook), out)
     print("\n".join([*report(outlook), f"picture: {out}"]))
     return 0
 
 
-def look_ahead(recipe: Recipe, name: str, ranks: int) -> Outlook:
-    """What the recipe comes to on so many ranks. Raises UserError where they cannot share its rows."""
+def look_ahead(recipe: Recipe, name: str, ranks: int, engine: Mapping[str, Any] | None = None) -> Outlook:
+    """What the recipe comes to on so many ranks. Raises UserError where they cannot share its rows.
+
+    `engine`: the DeepSpeed config, which decides whether a skipped layer still runs on one row; None: it does not.
+    """
     micro_rows, micro_steps = accumulation_steps(recipe.batch.global_rows, recipe.batch.micro_rows, ranks)
     recipe.check_rows(micro_rows)
     known = recipe.corpus.tokenizer is None
@@ -93,7 +102,8 @@ def look_ahead(recipe: Recipe, name: str, ranks: int) -> Outlook:
     )
     phases, drop = recipe.phases(micro_rows), recipe.dropping(len(shape.layers))
     counted, mask_rate = (shape, recipe.objective.mask_rate) if known else (_without_heads(shape), 0.0)
-    costs = StepCosts(counted, phases, mask_rate, micro_steps, drop) if drop else None
+    touch = needs_every_gradient(engine or {})
+    costs = StepCosts(counted, phases, mask_rate, micro_steps, drop, touch=touch) if drop else None
     return Outlook(name, recipe, ranks, micro_rows, micro_steps, phases, shape, drop, costs)
 
 

@@ -112,7 +112,15 @@ def build_plan(
         validate_every=recipe.evaluation.every_steps,
         log_every=recipe.tracking.log_every_steps,
         drop=drop,
-        costs=StepCosts(shape, phases, recipe.objective.mask_rate, accumulation, drop, first_step),
+        costs=StepCosts(
+            shape,
+            phases,
+            recipe.objective.mask_rate,
+            accumulation,
+            drop,
+            first_step,
+            touch=dsconfig.needs_every_gradient(run.engine),
+        ),
     )
 
 

@@ -27,7 +27,8 @@ class Phase:
 class StepCosts:
     """Sums over the steps of a schedule, from step 0 on.
 
-    FLOPs are those of matrix products, forward and backward, on all ranks; recomputation is not counted.
+    FLOPs are those of matrix products, forward and backward, on all ranks; recomputation is not counted. Depth is that
+    of the draws: a layer that is skipped but runs on a row for the sake of its gradients adds to the FLOPs alone.
     """
 
     def __init__(
@@ -38,8 +39,10 @@ class StepCosts:
         micro_steps: int = 1,
         drop: LayerDrop | None = None,
         first_step: int = 0,
+        touch: bool = False,
     ) -> None:
-        """`first_step`: before it nothing is dropped (another stage ran those steps, or none)."""
+        """`first_step`: before it nothing is dropped (another stage ran those steps, or none). `touch`: skipped layers
+        run on one row of the micro-batch, as `run_layer` does."""
         dense, real, run = [np.zeros(1)], [np.zeros(1)], [np.zeros(1)]
         layers, begin = len(shape.layers), 0
         for phase in phases:
@@ -48,11 +51,13 @@ class StepCosts:
             head = tokens * shape.train_flops_per_token(phase.row_length, mask_rate) - per_layer.sum()
             for start in range(begin, begin + phase.steps, _CHUNK_STEPS):
                 steps = np.arange(start, min(start + _CHUNK_STEPS, begin + phase.steps))
-                share = np.ones((len(steps), layers))
+                share, worked = np.ones((len(steps), layers)), np.ones((len(steps), layers))
                 if drop is not None:
                     dropped = steps >= first_step
                     share[dropped] = drop.executed(steps[dropped], micro_steps, phase.micro_rows)
-                real.append(head + share @ per_layer)
+                    skipped = 1 - share if drop.unit == "layer" else share == 0
+                    worked = share + skipped / phase.micro_rows if touch else share
+                real.append(head + worked @ per_layer)
                 run.append(share.sum(1))
                 dense.append(np.full(len(steps), head + per_layer.sum()))
             begin += phase.steps

@@ -1,6 +1,7 @@
 """`plan` says what a run will do: numbers in closed form, draws counted one by one, and nothing of torch."""
 
 import itertools
+import json
 import math
 import os
 import re
@@ -268,6 +269,33 @@ def test_a_run_of_a_few_steps_has_a_row_a_step() -> None:
     assert draw(look_ahead(load_recipe("sample", [*FALLING, DENSE, "pretrain.steps=1"]), "sample", 1)).axes
 
 
+def test_the_engine_counts_the_row_that_a_skipped_layer_runs_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    saved = {}
+    for ds in ("zero1_bf16", "zero3_bf16"):
+        assert main(["plan", "--ds", ds, ON, DENSE, "batch.micro_rows=2"]) == 0
+        found = re.search(r"([\d.]+)% of the layers alone", capsys.readouterr().out)
+        assert found
+        saved[ds] = float(found[1])
+    # Half of the layers wait for half of the steps; one of two rows of theirs is run.
+    assert saved == {"zero1_bf16": 25.0, "zero3_bf16": 12.5}
+
+
+def test_an_old_block_in_the_engine_config_is_planned(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    block = {"enabled": True, "theta": 0.5, "gamma": 0.001}
+    Path("old.json").write_text(json.dumps({"zero_optimization": {"stage": 1}, "progressive_layer_drop": block}))
+    assert main(["plan", "--ds", "old.json", DENSE]) == 0
+    shown = capsys.readouterr()
+    assert "layer dropping: pld over time, pld over depth, by layer" in shown.out
+    assert all(line.startswith("old.json: ") for line in shown.err.splitlines())
+    assert shown.err
+
+
 # Mistakes
 
 
@@ -278,6 +306,7 @@ def test_a_run_of_a_few_steps_has_a_row_a_step() -> None:
         (["--nproc", "0"], ["--nproc", "is 0"]),
         (["--nproc", "64"], ["more ranks than rows", "64", "32"]),
         (["--nproc", "3"], ["32", "3"]),
+        (["--ds", "nonesuch"], ["no DeepSpeed config 'nonesuch'"]),
         (["--out", "plan.bmp"], ["plan.bmp", "'.bmp'", ".png"]),
         (["--out", "missing/plan.png"], ["missing/plan.png", "cannot be written", "No such file"]),
         (["pretrain.steps"], ["section.key=value"]),

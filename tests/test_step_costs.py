@@ -92,6 +92,34 @@ def test_costs_are_the_sum_over_all_draws(unit: str, first_step: int, once_a_ste
 
 
 @pytest.mark.parametrize("unit", ["layer", "sample"])
+@pytest.mark.parametrize("first_step", [0, 5])
+def test_a_skipped_layer_that_is_touched_costs_a_row(unit: str, first_step: int) -> None:
+    stages = {"time": "stages", "depth": "alternate", "stages": (0.0, 0.5, 1.0), "theta": None, "dense_end": 0.0}
+    drop = drop_of(unit, **stages)
+    apart = StepCosts(SHAPE, PHASES, RATE, MICRO_STEPS, drop, first_step)
+    touched = StepCosts(SHAPE, PHASES, RATE, MICRO_STEPS, drop, first_step, touch=True)
+    added, extra = 0.0, []
+    for step, phase in enumerate(PHASES[:1] * PHASES[0].steps + PHASES[1:] * PHASES[1].steps):
+        for micro in range(MICRO_STEPS if step >= first_step else 0):
+            for index, draw in enumerate(drop.draws(step, micro, phase.micro_rows)):
+                added += 0 if draw.runs else RANKS * phase.row_length * layer_flops(SHAPE, index, phase.row_length)
+        extra.append(added)
+    assert extra[-1] > 0
+    found = [touched.flops(n) - apart.flops(n) for n in range(1, STEPS + 1)]
+    np.testing.assert_allclose(found, extra, rtol=1e-9, atol=1e-3)
+    assert touched.depth(0, STEPS) == apart.depth(0, STEPS)
+
+
+@pytest.mark.parametrize("unit", ["layer", "sample"])
+def test_one_row_a_micro_batch_saves_nothing_where_it_is_touched(unit: str) -> None:
+    phases = [Phase(STEPS, 16, 6, 1)]
+    drop = drop_of(unit, time="stages", depth="inner", stages=(0.0, 1.0), theta=None)
+    assert StepCosts(SHAPE, phases, RATE, MICRO_STEPS, drop).saved(0, STEPS) > 0.1
+    touched = StepCosts(SHAPE, phases, RATE, MICRO_STEPS, drop, touch=True)
+    assert touched.saved(0, STEPS) == pytest.approx(0, abs=1e-12)
+
+
+@pytest.mark.parametrize("unit", ["layer", "sample"])
 def test_a_schedule_that_begins_anew_is_counted_from_its_first_step(unit: str) -> None:
     schedule = DropSchedule(STEPS - 6, 4, time="decreasing", depth="uniform", theta=0.3, first_step=6)
     drop = LayerDrop(schedule, 11, unit)
