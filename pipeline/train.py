@@ -172,10 +172,14 @@ def train(
 
 
 def _costs(plan: Plan, costs: StepCosts, first: int, last: int, seconds: float) -> dict[str, float]:
-    """What the steps [first, last) of a log row cost; with layer dropping also theta and depth."""
+    """What the steps [first, last) of a log row cost; with layer dropping also theta and depth.
+
+    Depths are those of all steps since the row before, also where this process began after it.
+    """
     row = {"flops_per_second": (costs.flops(last) - costs.flops(first)) / seconds}
     if plan.drop:
         schedule = plan.drop.schedule
+        first = max(plan.first_step, (last - 1) // plan.log_every * plan.log_every)
         row |= {
             "theta": float(schedule.theta_at(last - 1)[0]),
             "expected_depth": float(schedule.expected_depth(np.arange(first, last)).mean()),
