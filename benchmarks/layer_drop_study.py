@@ -141,7 +141,7 @@ def run_case(args: argparse.Namespace, name: str, overrides: list[str], seed: in
 
 def make_run(args: argparse.Namespace, name: str, overrides: list[str], seed: int) -> Run:
     path = REPOSITORY / "benchmarks" / f"layer_drop_{args.shape}.toml"
-    recipe = config.load_recipe(str(path), [*overrides, f"seed={seed}", *args.set])
+    recipe = config.load_recipe(str(path), [*args.set, *overrides, f"seed={seed}"])
     recipe = config.resolve_sources(args.data, recipe)
     folder = f"{args.shape}-{re.sub('[^A-Za-z0-9]+', '-', name)}-{seed}"
     return Run.of(args.root, folder, recipe, dsconfig.load_ds_config(args.ds))
