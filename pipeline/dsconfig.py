@@ -164,9 +164,8 @@ def _checked(path: Path) -> dict[str, Any]:
     if problems:
         listed = "".join(f"\n  {problem}" for problem in problems)
         zero = config.get("zero_optimization")
-        whole = any(key in config for key in (*RECIPE_KEYS, *REMOVED_KEYS)) or (
-            isinstance(zero, dict) and any(key in zero for key in FORMER_OFFLOADS)
-        )
+        keys = {*config, *(zero if isinstance(zero, dict) else ())}
+        whole = not keys.isdisjoint({*RECIPE_KEYS, *REMOVED_KEYS, *FORMER_OFFLOADS})
         way_out = f"\n`python -m pipeline migrate {path}` makes a recipe and an engine config of it" if whole else ""
         raise UserError(
             f"{len(problems)} problem{'s' * (len(problems) > 1)} in DeepSpeed config {path}:{listed}{way_out}"
