@@ -230,7 +230,7 @@ class LayerDropping(Section):
     enabled: bool = False
     time: TimeKind = "stages"
     depth: DepthKind = "alternate"
-    unit: Unit = "sample"
+    unit: Unit = "layer"
     theta: float | None = None
     gamma: float | None = None
     stages: tuple[float, ...] = ()

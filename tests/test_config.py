@@ -10,6 +10,7 @@ from pipeline.config import RECIPES, load_recipe, parse_recipe, resolve_sources
 
 THETA = "wanted above 0 and at most 1: it is the probability to keep a layer"
 FALLING = ["layer_drop.enabled=true", "layer_drop.time=decreasing", "layer_drop.depth=linear"]
+FALLING_BY_SAMPLE = [*FALLING, "layer_drop.unit=sample"]
 
 
 @pytest.mark.parametrize("path", sorted(RECIPES.glob("*.toml")), ids=lambda path: path.stem)
@@ -135,7 +136,7 @@ def test_a_search_leaves_steps_to_inherit() -> None:
 
 
 def test_more_dropped_than_the_batch_has_rows() -> None:
-    recipe = load_recipe("sample", [*FALLING, "layer_drop.theta=0.1"])
+    recipe = load_recipe("sample", [*FALLING_BY_SAMPLE, "layer_drop.theta=0.1"])
     recipe.check_rows(32)
     with pytest.raises(
         UserError, match=r"layer 4 without a row at step 0: it keeps 0\.100 of the 4 rows of a micro-batch"
@@ -145,7 +146,7 @@ def test_more_dropped_than_the_batch_has_rows() -> None:
 
 def test_rows_of_each_length_are_checked_over_their_own_steps() -> None:
     # Long rows come to 4 a micro-batch, in the last tenth of the steps, when hardly anything is dropped any more.
-    long = [*FALLING, "corpus.long_row_length=512", "search.enabled=false"]
+    long = [*FALLING_BY_SAMPLE, "corpus.long_row_length=512", "search.enabled=false"]
     load_recipe("sample", [*long, "layer_drop.theta=0.1"]).check_rows(32)
     with pytest.raises(UserError, match=r"layer 4 without a row at step 0: it keeps 0\.010 of the 32 rows"):
         load_recipe("sample", [*long, "layer_drop.theta=0.01"]).check_rows(32)
@@ -155,7 +156,7 @@ def test_rows_of_each_length_are_checked_over_their_own_steps() -> None:
 
 
 def test_the_schedule_of_dropping_over_search_and_restart() -> None:
-    on = [*FALLING, "layer_drop.during_search=true"]
+    on = [*FALLING_BY_SAMPLE, "layer_drop.during_search=true"]
     on += ["pretrain.steps=1000", "pretrain.rewind=inherit", "search.max_steps=300"]
     recipe = load_recipe("sample", on)
     searching, after = recipe.dropping(4, searching=True), recipe.dropping(4, first_step=200)

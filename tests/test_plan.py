@@ -23,6 +23,7 @@ from tests.ranks import REPOSITORY
 
 ON = "layer_drop.enabled=true"
 FALLING = [ON, "layer_drop.time=decreasing", "layer_drop.depth=linear"]
+BY_SAMPLE = "layer_drop.unit=sample"
 DENSE = "search.enabled=false"
 # Multiplications and additions of the sample recipe's dense model for one token: 4 layers of width 128, heads that
 # fill it, 512 neurons, rows of 64; the vocabulary's 2,048 entries at 0.3 of the positions.
@@ -101,7 +102,7 @@ def test_the_vocabulary_is_rounded_up_as_shards_round_it() -> None:
 
 
 def test_a_vocabulary_of_others_is_unknown() -> None:
-    lines = lines_of("corpus.tokenizer=bert.txt", ON, "layer_drop.time=constant", "layer_drop.depth=uniform")
+    lines = lines_of("corpus.tokenizer=bert.txt", ON, BY_SAMPLE, "layer_drop.time=constant", "layer_drop.depth=uniform")
     (model,) = [line for line in lines if line.startswith("dense model")]
     assert f"{1_082_752 - 2048 * 129:,} parameters and 129 more for every entry" in model
     assert "corpus.tokenizer (bert.txt)" in model
@@ -129,7 +130,8 @@ def test_a_search_is_announced() -> None:
 
 
 def test_constant_dropping_of_all_layers() -> None:
-    lines = lines_of(ON, DENSE, "layer_drop.time=constant", "layer_drop.depth=uniform", "layer_drop.theta=0.75")
+    everywhere = ["layer_drop.time=constant", "layer_drop.depth=uniform", "layer_drop.theta=0.75"]
+    lines = lines_of(ON, DENSE, BY_SAMPLE, *everywhere)
     assert "  over time: theta stays at 0.75" in lines
     assert "  over depth: keep = theta for every layer" in lines
     assert "  keep: smallest 0.750 (layers 1 to 4, first at step 0), largest 0.750" in lines
@@ -153,7 +155,7 @@ def test_the_default_is_a_network_that_grows_at_half_of_the_steps() -> None:
 
 
 def test_a_schedule_counts_rows_as_the_run_will() -> None:
-    lines = lines_of(*FALLING, DENSE, "model.layers=6", "pretrain.steps=400", "batch.micro_rows=8")
+    lines = lines_of(*FALLING, BY_SAMPLE, DENSE, "model.layers=6", "pretrain.steps=400", "batch.micro_rows=8")
     assert (
         "  over time: theta(t) = 0.5 + 0.5 t / 399 for t = 0 to 399: drops most at first, nothing at the end" in lines
     )
@@ -192,7 +194,7 @@ def test_the_real_depth_is_that_of_the_draws(unit: str, ranks: int, micro_steps:
 
 
 def test_pld_in_words() -> None:
-    pld = [ON, DENSE, "model.layers=12", "layer_drop.time=pld", "layer_drop.depth=pld", "layer_drop.unit=layer"]
+    pld = [ON, DENSE, "model.layers=12", "layer_drop.time=pld", "layer_drop.depth=pld"]
     lines = lines_of(*pld, "pretrain.steps=2000", "layer_drop.scaling=sublayer")
     assert "layer dropping: pld over time, pld over depth, by layer" in lines
     assert "  over time: theta(t) = 0.5 exp(-0.05 t) + 0.5 for t = 0 to 1,999: drops ever more" in lines
@@ -212,7 +214,7 @@ def test_pld_in_words() -> None:
 
 def test_growing_stages() -> None:
     stages_ = [ON, DENSE, "layer_drop.time=stages", "layer_drop.stages=[0.25, 0.5, 1.0]", "layer_drop.depth=inner"]
-    lines = lines_of(*stages_, "model.layers=5", "pretrain.steps=300")
+    lines = lines_of(*stages_, BY_SAMPLE, "model.layers=5", "pretrain.steps=300")
     assert "  over time: theta = 0.25, 0.5, 1, each for 100 steps" in lines
     assert "  over depth: keep = theta for all but the first and the last layer, which always run" in lines
     assert "  keep: smallest 0.250 (layers 2 to 4, first at step 0), largest 1.000" in lines
@@ -235,7 +237,7 @@ def test_layers_dropped_most_are_named(layers: int, named: str) -> None:
 
 def test_rows_of_two_lengths() -> None:
     two = ["corpus.long_row_length=256", "corpus.long_fraction=0.25", "batch.micro_rows=16"]
-    drop = [ON, DENSE, "layer_drop.time=constant", "layer_drop.depth=uniform", "layer_drop.theta=0.6"]
+    drop = [ON, DENSE, BY_SAMPLE, "layer_drop.time=constant", "layer_drop.depth=uniform", "layer_drop.theta=0.6"]
     lines = lines_of(*two, *drop)
     assert lines[0] == (
         "sample: 2,100 steps of 32 rows of 64 tokens, then 700 steps of 8 rows of 256 tokens; "
@@ -310,7 +312,7 @@ def test_an_old_block_in_the_engine_config_is_planned(
         (["--out", "plan.bmp"], ["plan.bmp", "'.bmp'", ".png"]),
         (["--out", "missing/plan.png"], ["missing/plan.png", "cannot be written", "No such file"]),
         (["pretrain.steps"], ["section.key=value"]),
-        ([*FALLING, "layer_drop.theta=0.01"], ["without a row", "layer 4", "0.010"]),
+        ([*FALLING, BY_SAMPLE, "layer_drop.theta=0.01"], ["without a row", "layer 4", "0.010"]),
         (["--nproc", "16", "corpus.long_row_length=256"], ["2 rows of 64", "256", "start fewer ranks"]),
     ],
 )
@@ -381,7 +383,7 @@ def test_a_run_begins_with_the_warnings(
 
 @pytest.mark.parametrize("steps", [150, 5000])
 def test_the_picture_shows_the_schedule_and_the_draws(steps: int) -> None:
-    drop = [*FALLING, DENSE, "layer_drop.dense_end=0.2", "layer_drop.unit=layer", "model.layers=6"]
+    drop = [*FALLING, DENSE, "layer_drop.dense_end=0.2", "model.layers=6"]
     outlook = look_ahead(load_recipe("sample", [*drop, f"pretrain.steps={steps}"]), "sample", 1)
     assert outlook.drop is not None
     assert outlook.costs is not None

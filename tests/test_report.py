@@ -524,8 +524,9 @@ def test_schedules_in_words(tmp_path: Path) -> None:
     def begun(name: str, drop: dict[str, Any], **changes: Any) -> Path:
         return make_run(tmp_path, name, {"layer_drop": {"enabled": True} | drop} | changes, stages=())
 
-    ends = {"time": "constant", "depth": "alternate", "theta": 0.8, "dense_start": 0.1, "dense_end": 0.05}
-    pld = {"time": "pld", "depth": "pld", "unit": "layer", "scaling": "sublayer", "during_search": False}
+    ends = {"time": "constant", "depth": "alternate", "unit": "sample", "theta": 0.8}
+    ends |= {"dense_start": 0.1, "dense_end": 0.05}
+    pld = {"time": "pld", "depth": "pld", "scaling": "sublayer", "during_search": False}
     falling = {"time": "decreasing", "depth": "uniform", "during_search": True}
     inherit = {"steps": 1800, "rewind": "inherit"}
     text = page_of(

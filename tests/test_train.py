@@ -9,7 +9,7 @@ from pipeline.train import Plan, _costs
 
 @pytest.mark.parametrize(("first_step", "begin"), [(0, 400), (450, 450)])
 def test_a_row_after_a_restart_tells_of_all_steps_since_the_row_before(first_step: int, begin: int) -> None:
-    recipe = load_recipe("sample", ["layer_drop.enabled=true", "layer_drop.unit=layer", "layer_drop.time=decreasing",
+    recipe = load_recipe("sample", ["layer_drop.enabled=true", "layer_drop.time=decreasing",
                                     "search.enabled=false", "pretrain.steps=1000"])  # fmt: skip
     drop, shape = recipe.dropping(4), recipe.dense_shape(64, 0)
     assert drop is not None
