@@ -25,10 +25,10 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from data_prep import pictures
 from pipeline import config, dsconfig, stages
 from pipeline.artifacts import begin, is_done, write_atomically
 from pipeline.model.shape import EncoderShape
-from pipeline.plots import style
 from pipeline.run import Run
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -219,7 +219,7 @@ def picture(rows: list[dict[str, Any]], shape: str, out: Path) -> None:
     """Validation loss over FLOPs of some cases, and what every run lost or won against dense of its seed."""
     rows = [row for row in rows if row["shape"] == shape]
     dense = {row["seed"]: row for row in rows if row["case"] == "dense"}
-    figure = style.canvas(style.WIDTH, 3.6)
+    figure = pictures.canvas(pictures.WIDTH, 3.6)
     curves, ends = figure.subplots(1, 2, width_ratios=(3, 2))
     for index, name in enumerate(CURVES):
         for row in rows:
@@ -227,24 +227,24 @@ def picture(rows: list[dict[str, Any]], shape: str, out: Path) -> None:
                 spent = [100 * cost(row, step, saved, dense[row["seed"]]) for step, _, saved in row["validation"]]
                 losses = [loss for _, loss, _ in row["validation"]]
                 label = None if name in curves.get_legend_handles_labels()[1] else name
-                color, line = style.SERIES[index], style.LINES[index]
+                color, line = pictures.SERIES[index], pictures.LINES[index]
                 curves.plot(spent, losses, color=color, linestyle=line, linewidth=1.2, label=label)
     for index, (family, words) in enumerate(FAMILIES.items()):
         found = [row for row in rows if row["seed"] in dense and row["case"].startswith(words)]
         spent = [100 * cost(row, row["steps"], row["flops_saved"], dense[row["seed"]]) for row in found]
         gaps = [row["validation"][-1][1] - dense[row["seed"]]["validation"][-1][1] for row in found]
         look: dict[str, Any] = {
-            "color": style.SERIES[index],
-            "marker": style.MARKERS[index],
+            "color": pictures.SERIES[index],
+            "marker": pictures.MARKERS[index],
             "linestyle": "none",
             "markersize": 4,
         }
         ends.plot(spent, gaps, label=family, **look)
     for axes, columns in ((curves, 2), (ends, 1)):
-        style.dress(axes)
+        pictures.dress(axes)
         axes.set_xlabel("FLOPs, % of dense")
-        style.legend(axes, columns)
-    ends.axhline(0, color=style.MUTED, linewidth=0.8)
+        pictures.legend(axes, columns)
+    ends.axhline(0, color=pictures.MUTED, linewidth=0.8)
     curves.set_ylabel("validation loss")
     ends.set_ylabel("final loss minus dense's")
     figure.savefig(out, dpi=160)

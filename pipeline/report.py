@@ -12,12 +12,13 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
-from matplotlib.figure import Figure
 
+from data_prep.pictures import svg_of
+from data_prep.readable import duration, short
 from pipeline import plots
 from pipeline.artifacts import UserError, write_atomically
 from pipeline.config import Recipe
-from pipeline.plots import Curve, DropCurve, duration, short
+from pipeline.plots import Curve, DropCurve
 from pipeline.record import RunRecord, read_run
 from pipeline.report_tables import (
     STAGES,
@@ -214,7 +215,7 @@ def _tiles(run: RunRecord) -> list[dict[str, str]]:
 
 def _time_plot(runs: Sequence[RunRecord]) -> Markup | None:
     times = {run.name: seconds for run in runs if (seconds := stage_seconds(run))}
-    return _svg(plots.stage_times(times), "time", "Bars: time by stage, the figures of the table") if times else None
+    return svg_of(plots.stage_times(times), "time", "Bars: time by stage, the figures of the table") if times else None
 
 
 # The ticket
@@ -231,8 +232,8 @@ def _ticket(run: RunRecord) -> dict[str, Any] | None:
         )
     ]
     return {
-        "heads": _svg(plots.kept_heads(ticket), "heads", "Grid of layers by heads; filled squares stay"),
-        "neurons": _svg(plots.kept_neurons(ticket), "neurons", "Bars and strips: kept feed-forward neurons by layer"),
+        "heads": svg_of(plots.kept_heads(ticket), "heads", "Grid of layers by heads; filled squares stay"),
+        "neurons": svg_of(plots.kept_neurons(ticket), "neurons", "Bars and strips: kept feed-forward neurons by layer"),
         "rows": rows,
         "score": ticket.score,
         "step": f"{ticket.step:,}",
@@ -259,7 +260,7 @@ def _settling(run: RunRecord) -> dict[str, Any]:
             search.guard_steps,
             draw_step,
         )
-        curves = _svg(figure, "curves", "Mask distances of heads and neurons over steps, with the threshold")
+        curves = svg_of(figure, "curves", "Mask distances of heads and neurons over steps, with the threshold")
     else:
         words.append("No mask distances have been logged.")
     try:
@@ -269,7 +270,7 @@ def _settling(run: RunRecord) -> dict[str, Any]:
         words.append(str(error))
     if masks is not None:
         matrices = {group: masks.distances(group) for group in GROUPS}
-        heat_map = _svg(
+        heat_map = svg_of(
             plots.distance_heat_map(masks.steps, matrices, draw_step), "map", "Distances between the masks of all steps"
         )
     elif not list(run.folder.scores.glob("step-*.safetensors")):
@@ -301,7 +302,7 @@ def _dropping(runs: Sequence[RunRecord]) -> dict[str, Any] | None:
     plot = None
     if curves:
         description = "theta, expected and real depth, and the FLOPs saved, over the steps of " + " and ".join(curves)
-        plot = _svg(plots.layer_dropping(curves), "dropping", description)
+        plot = svg_of(plots.layer_dropping(curves), "dropping", description)
     return {
         "words": words,
         "names": list(schedules),
@@ -375,16 +376,11 @@ def _training(runs: Sequence[RunRecord]) -> dict[str, Any]:
     missing = [run.name for run in runs if not run.losses().train_tokens]
     found: dict[str, Any] = {"missing": missing, "tokens": None, "seconds": None, "rate": None}
     if tokens:
-        found["tokens"] = _svg(
+        found["tokens"] = svg_of(
             plots.loss_curves(tokens, "tokens of pre-training"), "tokens", "Loss over tokens of pre-training"
         )
-        found["seconds"] = _svg(
+        found["seconds"] = svg_of(
             plots.loss_curves(seconds, "seconds of training, search included"), "seconds", "Loss over training time"
         )
-        found["rate"] = _svg(plots.learning_rates(rates), "rate", "Learning rate over steps")
+        found["rate"] = svg_of(plots.learning_rates(rates), "rate", "Learning rate over steps")
     return found
-
-
-def _svg(figure: Figure, prefix: str, description: str) -> Markup:
-    # Our own drawing; labels inside of it were escaped by the SVG writer.
-    return Markup(plots.svg_of(figure, prefix, description))

@@ -6,8 +6,8 @@ from functools import partial
 from statistics import mean, stdev
 from typing import Any
 
+from data_prep.readable import duration, short
 from pipeline.model.shape import EncoderShape
-from pipeline.plots import duration, short
 from pipeline.record import RunRecord, StageRecord
 
 NOTHING = "\N{EN DASH}"

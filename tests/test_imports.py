@@ -13,7 +13,7 @@ LAYERS = [
     {"train", "evaluate"},
     {"checkpoint", "engine"},
     {"metrics", "data", "optim", "dist", "tracking", "record", "report_tables",
-     "plots.style", "plots.plan", "plots.ticket", "plots.training", "tickets.gates", "tickets.score", "tickets.surgery",
+     "plots.plan", "plots.ticket", "plots.training", "tickets.gates", "tickets.score", "tickets.surgery",
      "model.hf", "model.modeling_slim_bert", "model.switch", "tasks.glue", "tasks.classification", "tasks.classifier"},
     {"run", "dsconfig", "config", "sections", "artifacts", "model.shape", "tickets.ticket", "tickets.select",
      "tickets.settle", "tickets.draw", "tickets.families", "layer_drop", "schedule_words", "step_costs",
@@ -32,6 +32,13 @@ DATA_PREP_EDGES = {
     ("data", "data_prep.rows.masking"),
     ("data", "data_prep.rows.sentence_pairs"),
     ("train", "data_prep.rows.masking"),
+    ("plots.plan", "data_prep.pictures"),
+    ("plots.ticket", "data_prep.pictures"),
+    ("plots.training", "data_prep.pictures"),
+    ("plots.training", "data_prep.readable"),
+    ("report", "data_prep.pictures"),
+    ("report", "data_prep.readable"),
+    ("report_tables", "data_prep.readable"),
 }
 
 

@@ -16,9 +16,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.patches import Rectangle
 
+from data_prep.pictures import CSS_VARIABLES, KEPT, SERIES, svg_of
+from data_prep.readable import duration, short
 from pipeline import plots
 from pipeline.artifacts import UserError
-from pipeline.plots.style import CSS_VARIABLES, KEPT, SERIES
 from pipeline.record import Dropped, Losses, Masks, read_run
 from pipeline.report import build_report
 from pipeline.report_tables import (
@@ -122,10 +123,10 @@ def test_headline_and_tables(finished: tuple[Path, Path]) -> None:
     assert f"The masks settled after step {ticket.step}: 12 of 16 attention heads and {neurons:,} of 2,048" in text
 
     search_seconds = 0.09 * ticket.step
-    assert f"{plots.duration(search_seconds + 135)}, {1 - (search_seconds + 135) / 171:.1%} less than run dense" in text
+    assert f"{duration(search_seconds + 135)}, {1 - (search_seconds + 135) / 171:.1%} less than run dense" in text
     flops = shape.forward_flops_per_token(64, 0.3)
     dense_flops = ticket.dense_shape.forward_flops_per_token(64, 0.3)
-    assert f"{plots.short(flops)} of {plots.short(dense_flops)} dense, {change(flops, dense_flops)}" in text
+    assert f"{short(flops)} of {short(dense_flops)} dense, {change(flops, dense_flops)}" in text
 
     rows = {row["label"]: row["cells"] for row in comparison_table([read_run(slim), read_run(dense)])}
     parameters = ticket.dense_shape.num_parameters()
@@ -340,11 +341,11 @@ def test_a_map_of_uneven_steps_keeps_their_proportions() -> None:
 
 def test_svg_has_the_pages_colours_and_its_own_ids(finished: tuple[Path, Path]) -> None:
     ticket = Ticket.read(finished[0] / "ticket.json")
-    svg = plots.svg_of(plots.kept_heads(ticket), "heads", 'a "grid" <of> heads & more')
+    svg = svg_of(plots.kept_heads(ticket), "heads", 'a "grid" <of> heads & more')
     assert "var(--kept)" in svg
     assert not [color for color in CSS_VARIABLES if color in svg]
     assert all(name.startswith("heads-") for name in re.findall(r'\bid="([^"]+)"', svg))
-    assert 'aria-label="a &quot;grid&quot; &lt;of> heads &amp; more"' in svg
+    assert 'aria-label="a &#34;grid&#34; &lt;of&gt; heads &amp; more"' in svg
     assert KEPT in CSS_VARIABLES
 
 
@@ -358,7 +359,7 @@ def test_any_name_is_a_label(name: str) -> None:
     labels = [text.get_text() for text in legend.get_texts()]
     assert len(labels) == 2
     assert name[-30:].lstrip("_") in labels[0].replace(r"\$", "$")
-    assert "<svg" in plots.svg_of(figure, "p", name)
+    assert "<svg" in svg_of(figure, "p", name)
 
 
 def test_smoothing() -> None:
@@ -368,39 +369,6 @@ def test_smoothing() -> None:
     assert plots.smoothed(line)[0] == pytest.approx(1.0)
     broken = plots.smoothed([1.0, float("nan"), float("inf"), 2.0])
     assert np.isnan(broken).tolist() == [False, True, True, False]
-
-
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [
-        (0, "0"),
-        (0.25, "0.25"),
-        (950, "950"),
-        (1000, "1 k"),
-        (12_340, "12.34 k"),
-        (999_960, "1 M"),
-        (4_500_000, "4.5 M"),
-        (1.9e9, "1.9 G"),
-        (-2500, "-2.5 k"),
-    ],
-)
-def test_short_numbers(value: float, text: str) -> None:
-    assert plots.short(value) == text
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [
-        (0.04, "0.0 s"),
-        (59.94, "59.9 s"),
-        (59.96, "1 min 00 s"),
-        (725, "12 min 05 s"),
-        (3599.6, "1 h 00 min"),
-        (12000, "3 h 20 min"),
-    ],
-)
-def test_durations(seconds: float, text: str) -> None:
-    assert plots.duration(seconds) == text
 
 
 def test_change() -> None:
@@ -620,7 +588,7 @@ def test_dropping_picture_from_known_numbers() -> None:
     assert len(panels[0, 1].lines[1].get_xdata()) <= 800
     (legend,) = figure.legends
     assert [text.get_text() for text in legend.get_texts()] == ["b", r" _a \$", "expected depth", "real depth"]
-    assert "<svg" in plots.svg_of(figure, "p", "words")
+    assert "<svg" in svg_of(figure, "p", "words")
 
     one = plots.layer_dropping({"search": [plots.DropCurve("b", 0, [5], [0.4], [2.5], [2.0], [0.3])]})
     assert all(line.get_marker() not in ("", "None") for axes in one.axes for line in axes.lines)

@@ -5,8 +5,9 @@ from typing import Any
 import numpy as np
 
 from data_prep.cleaning.tally import DROPS, EDITS
+from data_prep.readable import duration, share_of, short, size
 from data_prep.stats.figures import Counts, Figures
-from data_prep.stats.text import Table, duration, share_of, short, size
+from data_prep.stats.text import Table
 
 _SAMPLE_CHARACTERS = 100
 _PROBLEMS_SHOWN = 20

@@ -9,8 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from pipeline.layer_drop import DropSchedule
-from pipeline.plots.style import (
+from data_prep.pictures import (
     INK,
     KEPT,
     LINES,
@@ -26,6 +25,7 @@ from pipeline.plots.style import (
     short_numbers,
     strip_frame,
 )
+from pipeline.layer_drop import DropSchedule
 from pipeline.step_costs import StepCosts
 
 _MAP_COLUMNS, _CURVE_POINTS, _DEPTH_BINS = 600, 1000, 120

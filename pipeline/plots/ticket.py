@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
-from pipeline.plots.style import (
+from data_prep.pictures import (
     CUT,
     GRID,
     INK,

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, PercentFormatter
 
-from pipeline.plots.style import (
+from data_prep.pictures import (
     INK,
     LINES,
     MARKERS,
@@ -21,12 +21,12 @@ from pipeline.plots.style import (
     WIDTH,
     canvas,
     dress,
-    duration,
     label_of,
     legend,
     plot,
     short_numbers,
 )
+from data_prep.readable import duration
 
 _MOST_POINTS = 800
 

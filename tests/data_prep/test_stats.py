@@ -16,11 +16,12 @@ from data_prep.__main__ import main
 from data_prep.corpus import Corpus
 from data_prep.documents import read_documents
 from data_prep.manifest import UserError, read_manifest
+from data_prep.readable import size
 from data_prep.rows.shards import ShardReader
 from data_prep.stats import figures as stats_figures
 from data_prep.stats import row_tables, stats, tables
 from data_prep.stats.figures import Figures, gather, spread_rows
-from data_prep.stats.text import Table, duration, short, size, text_of
+from data_prep.stats.text import Table, text_of
 from data_prep.tokenizer import finished_tokenizer
 from tests.data_prep.conftest import story
 
@@ -337,18 +338,3 @@ def test_tables_stand_in_columns() -> None:
     assert text_of(table) == (
         "T\n  name           n  share\n  a              1  2.00%\n  long name  1,000  3.00%\n  So."
     )
-
-
-@pytest.mark.parametrize(
-    ("value", "words"),
-    [(0, "0"), (999, "999"), (999.4, "999"), (1000, "1 k"), (12_345, "12.3 k"), (999_499, "999 k"), (999_600, "1 M"),
-     (3.21e9, "3.21 G"), (0.5, "0.5")],
-)  # fmt: skip
-def test_short_numbers(value: float, words: str) -> None:
-    assert short(value) == words
-
-
-def test_sizes_and_durations() -> None:
-    assert (size(0), size(999), size(1_500_000)) == ("0 B", "999 B", "1.5 MB")
-    wanted: dict[float, str] = {8.24: "8.2 s", 59.96: "1 min 00 s", 125: "2 min 05 s", 12_000: "3 h 20 min"}
-    assert {seconds: duration(seconds) for seconds in wanted} == wanted

@@ -12,10 +12,13 @@ from typing import Literal
 
 import matplotlib
 import numpy as np
+from markupsafe import Markup, escape
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
+
+from data_prep.readable import short
 
 INK, MUTED, GRID, PAPER = "#1b1f24", "#6a737d", "#dfe3e8", "#fdfdfe"
 KEPT, CUT = "#0b6fae", "#e6e9ed"
@@ -33,7 +36,8 @@ CSS_VARIABLES = {
 
 WIDTH = 7.6
 SMALL, TEXT = 8.5, 9.5
-_LEGEND_LETTERS, _LABEL_LETTERS = 100, 48
+LABEL_LETTERS = 48
+_LEGEND_LETTERS = 100
 
 
 def canvas(width: float, height: float, layout: Literal["constrained", "compressed"] = "constrained") -> Figure:
@@ -85,10 +89,10 @@ def legend(axes: Axes, columns: int) -> None:
     )
 
 
-def label_of(name: str) -> str:
-    """A name as a legend's label: the end of a long one, and nothing that matplotlib would read as mathematics."""
-    if len(name) > _LABEL_LETTERS:
-        name = "..." + name[3 - _LABEL_LETTERS :]
+def label_of(name: str, letters: int = LABEL_LETTERS) -> str:
+    """A name as a label: the end of one with more letters, and nothing that matplotlib would read as mathematics."""
+    if len(name) > letters:
+        name = "..." + name[3 - letters :]
     # Labels that begin with an underscore are left out by matplotlib.
     return (f" {name}" if name.startswith("_") else name).replace("$", r"\$")
 
@@ -108,27 +112,7 @@ def with_gaps(values: Sequence[float | None]) -> np.ndarray:
     return np.array([np.nan if value is None else value for value in values], dtype=float)
 
 
-def short(value: float) -> str:
-    """A number for an axis or a tile, four digits at most: 950, 12.3 k, 4.5 M."""
-    for size, unit in ((1e12, " T"), (1e9, " G"), (1e6, " M"), (1e3, " k")):
-        # What rounds to 1000 k is 1 M.
-        if abs(value) >= size * 0.99995:
-            return f"{float(f'{value / size:.4g}'):g}{unit}"
-    return f"{float(f'{value:.4g}'):g}"
-
-
-def duration(seconds: float) -> str:
-    """Seconds as a reader says them: 8.2 s, 12 min 05 s, 3 h 20 min."""
-    if seconds < 59.95:
-        return f"{seconds:.1f} s"
-    whole = round(seconds)
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    minutes = round(seconds / 60)
-    return f"{minutes // 60} h {minutes % 60:02d} min"
-
-
-def svg_of(figure: Figure, prefix: str, description: str) -> str:
+def svg_of(figure: Figure, prefix: str, description: str) -> Markup:
     """The figure as an <svg> element to stand inside a page; `description` is read to those who cannot see it.
 
     Text stays text in the page's own font, the background is the page's, colours are the page's CSS variables (see
@@ -149,5 +133,5 @@ def svg_of(figure: Figure, prefix: str, description: str) -> str:
     opening, rest = text.split(">", 1)
     opening = re.sub(r' (width|height)="[^"]*"', "", opening)
     opening += f' style="--natural: {figure.get_figwidth():.2f}in"'
-    label = description.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")
-    return f'{opening} role="img" aria-label="{label}">{rest}'
+    # Our own drawing; labels inside of it were escaped by the SVG writer.
+    return Markup(f'{opening} role="img" aria-label="{escape(description)}">{rest}')
