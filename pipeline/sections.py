@@ -26,7 +26,9 @@ class Source(Section):
     hub: str | None = None
     name: str | None = None
     weight: Annotated[float, Field(ge=0, le=100)] = 1.0
-    format: Literal["book", "lines", "wikiextractor", "wikidump", "jsonl", "parquet"] | None = None
+    format: (
+        Literal["book", "lines", "articles", "sentences", "wikiextractor", "wikidump", "jsonl", "parquet"] | None
+    ) = None
     text: str | None = None
     config: str | None = None
     split: str | None = None
@@ -66,6 +68,7 @@ class Corpus(Section):
     filters: Literal["default", "none"] = "default"
     language: str | None = None
     dedup: Literal["near", "exact", "none"] = "near"
+    repeated_lines: Annotated[int, Field(ge=0)] = 20
     on_bad_input: Literal["stop", "skip"] = "stop"
     tokenizer: str | None = None
     tokenizer_kind: Literal["wordpiece", "bpe"] = "wordpiece"

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from ftfy.fixes import fix_surrogates
 
-from data_prep.raw.books import parse_book
+from data_prep.raw.books import VOLUME_CHARACTERS, parse_book, volumes
 from data_prep.raw.sources import RawFile, Span, Unit
 from data_prep.raw.streams import (
     BOM,
@@ -28,7 +28,8 @@ from data_prep.raw.tables import Row, read_hub, read_parquet
 from data_prep.raw.wikidump import iter_pages, keep_page, parse_page
 from data_prep.raw.wikitext import plain_text
 
-MAX_BOOK_BYTES = 64 << 20
+# Neighbours in a running text tell of each other: so many bytes of it, or documents of rows, go into one split.
+STRETCH, _PARTS_OF_STRETCH = 250_000, 50
 # Lines of a running text become documents of about this size: those that start in the same so many bytes of a file,
 # which is so wherever it is cut into spans; rows of a table by their characters.
 GATHERED = 5_000
@@ -43,6 +44,7 @@ class RawDocument:
     """One document before cleaning: paragraphs without line breaks; `kind` is its format.
 
     `stripped`: boilerplate was cut off. `dropped`: why it is none of the documents wanted, such as a redirect.
+    `stretch`: the place in a running text that decides its split; of all other documents their text does.
     """
 
     source: str
@@ -52,6 +54,7 @@ class RawDocument:
     paragraphs: list[str]
     stripped: bool = False
     dropped: str | None = None
+    stretch: str | None = None
 
 
 def read_documents(unit: Unit, complain: Complain, report: Callable[[int], object]) -> Iterator[RawDocument]:
@@ -106,22 +109,60 @@ def _stream(span: Span, progress: Progress, start: int | None = None, end: int |
 
 
 def _books(span: Span, complain: Complain, progress: _SpanProgress) -> Iterator[RawDocument]:
+    """The one book of a file; of a longer collection, its volumes."""
     file = span.file
-    stream = Stream(file.path, file.compression, progress=progress.at, most=MAX_BOOK_BYTES)
-    lines = []
-    for offset, line in read_lines(stream):
-        if isinstance(line, BadInput):
-            # Half a book is none: whatever is bad in it, the file is refused.
-            raise Damaged(str(line))
-        if offset + len(line) > MAX_BOOK_BYTES:
-            raise Damaged(
-                f"{file.path} is too large for a book: over {MAX_BOOK_BYTES:,} bytes of text; if it holds a sentence "
-                "or paragraph a line, name it with ?format=lines"
-            )
-        lines.append(line)
-    paragraphs, stripped = parse_book(lines)
     identifier = _BOOK_SUFFIX.sub("", file.name.rpartition("/")[2])
-    yield RawDocument(file.source, file.rank, "book", identifier, paragraphs, stripped)
+    for number, lines in enumerate(volumes(_sound_lines(_stream(span, progress.at))), 1):
+        paragraphs, stripped = parse_book(lines)
+        name = identifier if number == 1 else f"{identifier}#{number}"
+        yield RawDocument(file.source, file.rank, "book", name, paragraphs, stripped)
+
+
+def _sound_lines(stream: Stream) -> Iterator[str]:
+    for _, line in read_lines(stream):
+        if isinstance(line, BadInput):
+            # Half a book is none: whatever is bad in it, the rest is refused.
+            raise Damaged(str(line))
+        yield line
+
+
+def _articles(span: Span, complain: Complain, progress: _SpanProgress) -> Iterator[RawDocument]:
+    """A document a line."""
+    stream = _stream(span, progress.at, max(span.start - 1, 0))
+    for offset, line in own_lines(stream, complain, inside=span.start > 0):
+        if line.strip():
+            yield _document(span.file, f"{span.file.name}@{offset}", [line])
+
+
+def _sentences(span: Span, complain: Complain, progress: _SpanProgress) -> Iterator[RawDocument]:
+    """Documents of a sentence a line, a blank line before each. A document belongs to the span that this blank line
+    starts in; one longer than a volume is cut."""
+    file = span.file
+    stream = _stream(span, progress.at, max(span.start - 1, 0))
+    is_ours = span.start == 0
+    gathered: list[str] = []
+    first = size = 0
+    for offset, line in read_lines(stream, inside=span.start > 0):
+        if isinstance(line, Damaged):
+            raise line
+        if isinstance(line, BadInput):
+            if is_ours:
+                complain(line)
+            continue
+        is_blank = not line.strip()
+        if gathered and (is_blank or size > VOLUME_CHARACTERS):
+            yield _document(file, f"{file.name}@{first}", gathered)
+            gathered, size = [], 0
+        if is_blank:
+            if offset >= stream.limit:
+                return
+            is_ours = True
+        elif is_ours:
+            first = first if gathered else offset
+            gathered.append(line)
+            size += len(line)
+    if gathered:
+        yield _document(file, f"{file.name}@{first}", gathered)
 
 
 def _lines(span: Span, complain: Complain, progress: _SpanProgress) -> Iterator[RawDocument]:
@@ -134,13 +175,18 @@ def _lines(span: Span, complain: Complain, progress: _SpanProgress) -> Iterator[
     first = 0
     for offset, line in own_lines(stream, complain, inside=begin > 0):
         if gathered and (not line.strip() or offset // GATHERED != first // GATHERED):
-            yield _document(span.file, f"{span.file.name}@{first}", [" ".join(gathered)])
+            yield _part_of_text(span.file, f"{span.file.name}@{first}", gathered, first // STRETCH)
             gathered = []
         if line := line.strip():
             first = first if gathered else offset
             gathered.append(line)
     if gathered:
-        yield _document(span.file, f"{span.file.name}@{first}", [" ".join(gathered)])
+        yield _part_of_text(span.file, f"{span.file.name}@{first}", gathered, first // STRETCH)
+
+
+def _part_of_text(file: RawFile, identifier: str, lines: list[str], stretch: int | str) -> RawDocument:
+    place = f"{file.source}/{file.name}/{stretch}"
+    return RawDocument(file.source, file.rank, "lines", identifier, [" ".join(lines)], stretch=place)
 
 
 def _jsonl(span: Span, complain: Complain, progress: _SpanProgress) -> Iterator[RawDocument]:
@@ -274,7 +320,7 @@ def _table(file: RawFile, rows: Iterable[Row], complain: Complain) -> Iterator[R
     """A document a row, or as many rows as make one of about GATHERED characters; blank rows and parts end it."""
     gathered: list[str] = []
     first: Row | None = None
-    size = 0
+    size = number = 0
     for row in rows:
         if isinstance(row.text, BadInput):
             complain(row.text)
@@ -284,19 +330,22 @@ def _table(file: RawFile, rows: Iterable[Row], complain: Complain) -> Iterator[R
             continue
         line = " ".join(row.text.split("\n")).strip()
         if first is not None and (not line or row.part != first.part or size >= GATHERED):
-            yield _document(file, first.id, [" ".join(gathered)], "lines")
+            yield _part_of_text(file, first.id, gathered, f"{first.part}.{number // _PARTS_OF_STRETCH}")
+            number = number + 1 if row.part == first.part else 0
             gathered, first, size = [], None, 0
         if line:
             first = first or row
             gathered.append(line)
             size += len(line) + 1
     if first is not None:
-        yield _document(file, first.id, [" ".join(gathered)], "lines")
+        yield _part_of_text(file, first.id, gathered, f"{first.part}.{number // _PARTS_OF_STRETCH}")
 
 
 _READERS: dict[str, Callable[[Span, Complain, _SpanProgress], Iterator[RawDocument]]] = {
     "book": _books,
     "lines": _lines,
+    "articles": _articles,
+    "sentences": _sentences,
     "jsonl": _jsonl,
     "wikiextractor": _extracted,
     "wikidump": _dump,

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Literal
 
 from data_prep.raw.compression import MAGIC_BYTES, Compression, compression_of
+from data_prep.raw.layouts import has_blank_lines, hint_of, layout_of
 from data_prep.raw.streams import BOM, Damaged, Stream, is_utf16
 
-Format = Literal["book", "lines", "wikiextractor", "wikidump", "jsonl", "parquet", "hub"]
+Format = Literal["book", "lines", "articles", "sentences", "wikiextractor", "wikidump", "jsonl", "parquet", "hub"]
 
 _PACKED_SUFFIX = re.compile(r"\.(?:gz|bz2|zst)$", re.IGNORECASE)
 _BY_SUFFIX: dict[str, Format] = {
@@ -49,15 +50,27 @@ def peek(path: Path) -> tuple[Compression, bytes, bool]:
 def format_of(name: str, start: bytes, readable: bool, wanted: Format | None, text: str) -> Format | None:
     """The format of a file by what `peek` saw, None where it is none we know.
 
-    `wanted` is what the user says of all files; parquet is known for sure nevertheless. A file that cannot be read is
+    `wanted` is what the user says of all files; parquet is known for sure nevertheless, and so are "lines" that blank
+    lines part into documents: those are "sentences". A file that cannot be read is
     taken for what its name says, or a book, so that reading it complains.
     """
     if start.startswith(_PARQUET):
         return "parquet"
+    if wanted == "lines":
+        return "sentences" if has_blank_lines(_decoded(start)) else "lines"
     found = wanted or _by_content(start, text) or _BY_SUFFIX.get(Path(_PACKED_SUFFIX.sub("", name)).suffix.lower())
     if found is None and not readable:
         return "wikidump" if ".xml" in name.lower() else "book"
-    return found
+    return layout_of(_decoded(start)) if found == "book" and wanted is None else found
+
+
+def hint(kind: Format, start: bytes) -> str:
+    """What to say of a file of this format, where it may be something else; "" where there is nothing to say."""
+    return hint_of(_decoded(start)) if kind == "book" else ""
+
+
+def _decoded(start: bytes) -> str:
+    return start.decode("utf-8", "replace")
 
 
 def _by_content(start: bytes, text: str) -> Format | None:

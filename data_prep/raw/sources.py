@@ -13,7 +13,7 @@ from typing import get_args
 
 from data_prep.manifest import UserError
 from data_prep.raw.compression import Compression
-from data_prep.raw.recognise import Format, format_of, peek
+from data_prep.raw.recognise import Format, format_of, hint, peek
 from data_prep.raw.tables import Hub, hub_facts, num_row_groups
 
 # About what one task reads from disk.
@@ -22,7 +22,7 @@ UNIT_BYTES = 8 << 20
 _HUB = "hub:"
 _WANTED = "text files (.txt), MediaWiki dumps, WikiExtractor output, JSON lines or parquet, plain, .gz, .bz2 or .zst"
 _SUFFIXES = re.compile(r"(?:\.(?:txt|text|jsonl|ndjson|json|xml|parquet|gz|bz2|zst))+$", re.IGNORECASE)
-_SPLITTABLE: tuple[Format, ...] = ("lines", "wikiextractor", "wikidump", "jsonl")
+_SPLITTABLE: tuple[Format, ...] = ("lines", "articles", "sentences", "wikiextractor", "wikidump", "jsonl")
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class RawFile:
 
     `name` is its path below its source; `rank` the position of its source; `parts` the row groups of a parquet
     file or the shards of a data set; `rows_are_lines`: the rows of a table are lines of a running text.
-    `fingerprint` stands for the hash of a data set, which has no bytes here.
+    `fingerprint` stands for the hash of a data set, which has no bytes here. `hint`: what else the file may be.
     """
 
     path: str
@@ -63,6 +63,7 @@ class RawFile:
     rows_are_lines: bool = False
     hub: Hub | None = None
     fingerprint: str = ""
+    hint: str = ""
 
 
 @dataclass(frozen=True)
@@ -216,6 +217,7 @@ def _raw_file(path: Path, source: Source, rank: int, name: str) -> RawFile | Non
         text=text,
         parts=num_row_groups(str(path)) if is_table else 0,
         rows_are_lines=is_table and source.format == "lines",
+        hint=hint(kind, start) if source.format is None else "",
     )
 
 

@@ -5,7 +5,7 @@ Knows nothing of formats or documents.
 
 import math
 import re
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -19,6 +19,7 @@ BOM = b"\xef\xbb\xbf"
 
 _BLOCK, _PACKED_BLOCK = 1 << 20, 1 << 18
 _BZ2_STREAM = re.compile(rb"BZh[1-9]1AY&SY")
+_LONE_RETURNS = re.compile(rb"(?<!\r)\r++(?!\n)")
 _UTF16_BYTES = 4
 _UTF16 = re.compile(rb"\xff\xfe|\xfe\xff|[^\0]\0[^\0]\0|\0[^\0]\0[^\0]", re.DOTALL)
 
@@ -223,16 +224,17 @@ def own_lines(stream: Stream, complain: Complain, inside: bool = False) -> Itera
 
 
 def read_lines(stream: Stream, inside: bool = False) -> Iterator[tuple[int, str | BadInput]]:
-    """(offset, line without its "\n" or "\r\n"), or what is bad about it, for all lines of a stream.
+    """(offset, line without its line end), or what is bad about it, for all lines of a stream.
 
-    Lines end at "\n" only: U+2028 and U+0085 occur inside real texts. `inside`: the stream may begin in the middle
-    of a line, and what comes before the first "\n" is left out; nothing comes where that lies behind the limit.
+    Lines end at "\n", "\r\n" or "\r" only: U+2028 and U+0085 occur inside real texts. `inside`: the stream may begin in
+    the middle of a line, and what comes before the first line end is left out; nothing comes where that lies behind
+    the limit.
     Bad are lines over MAX_RECORD_BYTES, of which no more than that is held, NUL bytes, and what is not UTF-8.
     """
     offset = stream.base
     pending: list[bytes] = []
     length = 0
-    for block in stream:
+    for block in _with_line_feeds(stream):
         for number, part in enumerate(block.split(b"\n")):
             if number:
                 if not inside:
@@ -252,6 +254,19 @@ def read_lines(stream: Stream, inside: bool = False) -> Iterator[tuple[int, str 
         yield offset, _line(stream, offset, pending, length)
 
 
+def _with_line_feeds(blocks: Iterable[bytes]) -> Iterator[bytes]:
+    """The same bytes with "\n" for every "\r" that ends a line by itself; "\r\n" and "\r\r\n" stay."""
+    held = b""
+    for block in blocks:
+        block = held + block
+        # What follows the last ones is not known yet.
+        held = block[len(block.rstrip(b"\r")) :]
+        block = block[: len(block) - len(held)]
+        yield _LONE_RETURNS.sub(lambda found: b"\n" * len(found[0]), block) if b"\r" in block else block
+    if held:
+        yield b"\n" * len(held)
+
+
 def _line(stream: Stream, offset: int, parts: list[bytes], length: int) -> str | BadInput:
     if length > MAX_RECORD_BYTES:
         return BadInput(
@@ -266,7 +281,7 @@ def _line(stream: Stream, offset: int, parts: list[bytes], length: int) -> str |
         )
     begin = len(BOM) if offset == 0 and line.startswith(BOM) else 0
     try:
-        return line[begin:].decode("utf-8").removesuffix("\r")
+        return line[begin:].decode("utf-8").rstrip("\r")
     except UnicodeDecodeError as error:
         place = begin + error.start
         return Damaged(

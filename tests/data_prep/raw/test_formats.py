@@ -4,6 +4,8 @@ import bz2
 import gzip
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from itertools import groupby
 from pathlib import Path
 
 import pyarrow as pa
@@ -13,7 +15,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from data_prep.raw import formats, streams
-from data_prep.raw.books import gutenberg_bounds, join_wrapped, parse_book
+from data_prep.raw.books import parse_book
 from data_prep.raw.formats import RawDocument, read_documents
 from data_prep.raw.sources import RawFile, Source, Span, find_files, plan_units
 from data_prep.raw.streams import BadInput
@@ -77,33 +79,18 @@ def test_text_without_markers_is_kept_whole() -> None:
     assert parse_book(lines) == (["Produced by the sea, it was *** START OF THE storm.", "End of the story."], False)
 
 
-def test_missing_end_marker_keeps_the_rest_and_missing_start_the_beginning() -> None:
-    assert gutenberg_bounds(["x", "*** START OF THE PROJECT GUTENBERG EBOOK X ***", "a", "b"]) == (2, 4)
-    assert gutenberg_bounds(["a", "b", "*** END OF THE PROJECT GUTENBERG EBOOK X ***", "x"]) == (0, 2)
-
-
-def test_end_marker_before_the_start_is_not_the_end() -> None:
-    lines = ["End of Project Gutenberg's notes", "*** START OF THE PROJECT GUTENBERG EBOOK X ***", "a"]
-    assert gutenberg_bounds(lines) == (2, 3)
-
-
-def test_wrapped_lines_are_joined() -> None:
-    assert list(join_wrapped(["", "a ", "  b", "\t", "", "c"])) == ["a b", "c"]
-
-
 def test_sentence_a_line_becomes_documents_by_place_and_blank_line(tmp_path: Path) -> None:
     # 5,000 bytes a cell: lines of 1,000 start at 0, 1000, ... and five of them share a cell.
     lines = [f"{number:03d} " + "x" * 995 for number in range(12)]
-    (tmp_path / "books_large_p1.txt").write_text("\n".join([*lines, "", " a ", "b", "", "", "c"]) + "\n")
+    (tmp_path / "books_large_p1.txt").write_text("\n".join(lines) + "\n")
     documents = read(spans_of(found(tmp_path / "books_large_p1.txt", format="lines")))
     assert texts(documents) == [
         ("books_large_p1.txt@0", [" ".join(lines[:5])]),
         ("books_large_p1.txt@5000", [" ".join(lines[5:10])]),
         ("books_large_p1.txt@10000", [" ".join(lines[10:])]),
-        ("books_large_p1.txt@12001", ["a b"]),
-        ("books_large_p1.txt@12009", ["c"]),
     ]
     assert {document.kind for document in documents} == {"lines"}
+    assert {document.stretch for document in documents} == {"s/books_large_p1.txt/0"}
 
 
 def test_jsonl_keeps_ids_lines_and_other_columns_of_text(tmp_path: Path) -> None:
@@ -244,7 +231,7 @@ def test_any_cut_of_extracted_articles(tmp_path: Path, articles: list[list[str]]
     ]
     (tmp_path / "w").write_bytes("".join(['<doc id="first">\n</doc>\n', *parts]).encode())
     whole = agree(found(tmp_path / "w"), cuts)
-    wanted = [[line.removesuffix("\r") for line in lines if line.strip()] for lines in articles]
+    wanted = [[part for line in lines for part in line.split("\r") if part.strip()] for lines in articles]
     assert [document.paragraphs for document in whole[1:]] == wanted
 
 
@@ -261,11 +248,35 @@ def test_any_cut_of_jsonl(tmp_path: Path, records: list[str], cuts: list[int], a
 @QUICK
 @given(st.lists(words, max_size=40), st.integers(1, 60), cuts)
 def test_any_cut_of_lines(tmp_path: Path, lines: list[str], gathered: int, cuts: list[int]) -> None:
+    lines = [line.replace("\r", " ") for line in lines]
     (tmp_path / "l.txt").write_bytes("\n".join(lines).encode())
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(formats, "GATHERED", gathered)
-        whole = agree(found(tmp_path / "l.txt", format="lines"), cuts)
+        whole = agree(replace(found(tmp_path / "l.txt", format="lines"), format="lines"), cuts)
     assert " ".join(document.paragraphs[0] for document in whole) == " ".join(filter(None, map(str.strip, lines)))
+
+
+@QUICK
+@given(st.lists(words, max_size=12), cuts, st.sampled_from(["\n", "\r\n", "\r"]))
+def test_any_cut_of_articles(tmp_path: Path, lines: list[str], cuts: list[int], end: str) -> None:
+    lines = [line.replace("\r", " ") for line in lines]
+    (tmp_path / "a.txt").write_bytes(end.join(lines).encode())
+    whole = agree(found(tmp_path / "a.txt", format="articles"), cuts)
+    assert [document.paragraphs for document in whole] == [[line] for line in lines if line.strip()]
+
+
+@QUICK
+@given(st.lists(words, max_size=20), cuts, st.sampled_from(["\n", "\r\n", "\r"]), st.integers(1, 90))
+def test_any_cut_of_sentences(tmp_path: Path, lines: list[str], cuts: list[int], end: str, volume: int) -> None:
+    lines = [line.replace("\r", " ") for line in lines]
+    (tmp_path / "b.txt").write_bytes(end.join(lines).encode())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(formats, "VOLUME_CHARACTERS", volume)
+        whole = agree(found(tmp_path / "b.txt", format="sentences"), cuts)
+    blocks = [list(group) for is_text, group in groupby(lines, lambda line: bool(line.strip())) if is_text]
+    assert [line for document in whole for line in document.paragraphs] == [line for block in blocks for line in block]
+    if volume > max((sum(map(len, block)) for block in blocks), default=0):
+        assert [document.paragraphs for document in whole] == blocks
 
 
 @QUICK

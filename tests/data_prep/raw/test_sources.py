@@ -75,7 +75,11 @@ def test_path_that_exists_as_written_wins(tmp_path: Path) -> None:
         ("a?name=b&name=c", "'name=c' is not understood"),
         ("a?name=", "'name=' is not understood"),
         ("a?b", "'b' is not understood"),
-        ("a?format=xml", "format=xml is unknown, wanted one of book, lines, wikiextractor, wikidump, jsonl, parquet"),
+        (
+            "a?format=xml",
+            "format=xml is unknown, wanted one of book, lines, articles, sentences, "
+            "wikiextractor, wikidump, jsonl, parquet",
+        ),
         ("a?format=hub", "format=hub is unknown"),
         ("hub:a/b?format=book", "format=book is unknown, wanted one of hub, lines"),
         ("hub:?name=x", "names neither a path nor a data set"),

@@ -1,0 +1,169 @@
+"""What Project Gutenberg's people put around and into a book: licence, credits, notes, pictures, marks of italics.
+
+Knows nothing of files, cleaning rules or tokens.
+"""
+
+import re
+from collections.abc import Sequence
+
+# The last start line before the first end line counts: old headers carry a "small print" of their own.
+_START = re.compile(
+    r"\s*\*{3}\s*START OF (?:THE|THIS) .*PROJECT GUTENBERG|\s*\*END[ *]*THE SMALL PRINT!", re.IGNORECASE
+)
+_END = re.compile(
+    r"\s*\*{3}\s*END OF (?:THE|THIS) .*PROJECT GUTENBERG"
+    r"|\s*\**\s*END OF (?:THE |THIS )?PROJECT GUTENBERG(?:'S|\u2019S| E-?(?:BOOK|TEXT))",
+    re.IGNORECASE,
+)
+_FIRST_OF_MARKERS = ("*", "E", "e")
+# A title too long for its start line goes on below, to the closing asterisks.
+_LONGEST_START_LINES = 4
+
+_CREDITS = re.compile(
+    r"\[?(?:This )?(?:E-?text |E-?book )?(?:was )?(?:Produced|Prepared|Transcribed) (?:by|from)\b", re.I
+)
+_CREDIT_PARAGRAPHS = 3
+
+_INSIDE = r"(?:[^\[\]]++|\[[^\[\]]*+\])*+"
+_PICTURES = (
+    "illustrations?|illustrated|frontispiece|pictures?|photographs?|plate|portrait|images?|map|decorat[a-z]+|ornament"
+    r"|tailpiece|headpiece|blank page|music(?:al notation)?|sidenote|editor's illustration|page \d+|pg \d+|p\. \d+"
+)
+_PICTURE = re.compile(rf"\[ *(?:{_PICTURES})\b{_INSIDE}\]", re.IGNORECASE)
+_PAGE_NUMBER = re.compile(r"\{(?:p\. ?)?\d{1,4}\}")
+_BRACKETED_NOTE = re.compile(
+    rf"\[[\s*_]*+(?:Original\s+)?Transcri(?:ber['\u2019]?s?|ption)\b{_INSIDE}\]", re.IGNORECASE
+)
+_LONGEST_BRACKET = 6_000
+_NOTE = re.compile(
+    r"[\s|\[*_=+-]*+(?:original )?(?:e-?text )?transcriber['\u2019]?s?['\u2019]? (?:end)?notes?\b"
+    r"|\s*+(?:typographical )?err(?:ors|ata)\b.{0,30}\bby (?:the )?(?:e-?text )?transcriber",
+    re.IGNORECASE,
+)
+_TRANSCRIBER = re.compile("ranscri|RANSCRI")
+_BOX = re.compile(r"\s*+[|+]")
+_LONGEST_HEADING = 60
+# Where in a book notes stand that are more than one paragraph, as shares of its lines.
+_IN_FRONT, _AT_THE_END = 0.05, 0.8
+
+_CHAPTER = re.compile(
+    r"\s*+(?:chapter|chap\.|book|part|volume|vol\.|canto|act|scene|section|letter|appendix|no\.)\s*+[ivxlcdm\d]++\b",
+    re.IGNORECASE,
+)
+_PAGE = re.compile(
+    r"(?:[.\s]{2}|[,.]) ?(?:\d{1,4}|[ivxlc]{1,7})(?:[,-] ?\d{1,4})*+$|^\s*+[IVXLCDM]{1,8}\. .*\s\d{1,4}$"
+)
+_BEFORE_LAST_OF_PAGES = frozenset("0123456789ivxlc .")
+_LIST_LINES, _LIST_SHARE = 4, 0.7
+
+_ITALICS = re.compile(r"(?<!\w)_(?=[^\s_])([^_]{1,1000}+)(?<=\S)_(?!\w)")
+_LONE_MARK = re.compile(r"(?<!\w)_(?=[^\W_])|(?<=[a-zA-Z.,;:!?])_(?!\w)")
+_BOLD = re.compile(r"(?<![\w=])=(?=[^\s=])([^=]{1,200}+)(?<=\S)=(?![\w=])")
+_RAISED = re.compile(r"\^\{([^{}\n]{1,20})\}")
+_LIGATURE = re.compile(r"\[(oe|ae)\]", re.IGNORECASE)
+_FOOTNOTE = re.compile(r"\[Footnote(?: [\w*]{1,5})?: ?", re.IGNORECASE)
+_FOOTNOTE_MARK = re.compile(r"(?<=[\w.,;:!?\"'\u201d\u2019)])\[(?:Footnote )?\d{1,3}\]")
+
+
+def bounds(lines: Sequence[str]) -> tuple[int, int]:
+    """First line of the book proper and the line behind its last; the whole file where no marker stands."""
+    marked = [(number, line) for number, line in enumerate(lines) if line.lstrip()[:1] in _FIRST_OF_MARKERS]
+    starts = [number for number, line in marked if _START.match(line)]
+    behind = starts[0] if starts else -1
+    last = next((number for number, line in marked if number > behind and _END.match(line)), len(lines))
+    first = max((number + 1 for number in starts if number < last), default=0)
+    if first and not lines[first - 1].rstrip().endswith("*"):
+        ahead = range(first, min(first + _LONGEST_START_LINES, last))
+        first = next((n + 1 for n in ahead if lines[n].rstrip().endswith("***")), first)
+    return first, last
+
+
+def without_additions(lines: Sequence[str]) -> list[str]:
+    """The lines of a book without captions and markers of pictures, sidenotes, page numbers in brackets, and the
+    transcriber's notes."""
+    text = "\n".join(lines)
+    has_notes = _TRANSCRIBER.search(text) is not None
+    if has_notes:
+        text = _BRACKETED_NOTE.sub(_unless_long, text)
+    if "[" in text:
+        text = _PICTURE.sub(_unless_long, text)
+    if "{" in text:
+        text = _PAGE_NUMBER.sub("", text)
+    kept = text.split("\n")
+    return _without_notes(kept) if has_notes else kept
+
+
+def plain(paragraph: str) -> str:
+    """A paragraph without marks of italics, bold, raised letters and footnotes."""
+    if "_" in paragraph:
+        paragraph = _ITALICS.sub(r"\1", paragraph)
+    if "_" in paragraph:
+        paragraph = _LONE_MARK.sub("", paragraph)
+    if "=" in paragraph:
+        paragraph = _BOLD.sub(r"\1", paragraph)
+    if "^" in paragraph:
+        paragraph = _RAISED.sub(r"\1", paragraph)
+    if "[" in paragraph:
+        paragraph = _FOOTNOTE_MARK.sub("", _LIGATURE.sub(r"\1", paragraph))
+        if found := _FOOTNOTE.match(paragraph):
+            paragraph = paragraph[found.end() :].removesuffix("]")
+    return paragraph
+
+
+def without_credits(paragraphs: list[str]) -> list[str]:
+    """Without the paragraphs in front that name who made the file."""
+    head = [text for text in paragraphs[:_CREDIT_PARAGRAPHS] if not _CREDITS.match(text)]
+    return head + paragraphs[_CREDIT_PARAGRAPHS:]
+
+
+def _unless_long(match: re.Match[str]) -> str:
+    """Nothing in its place, unless it is so long that its bracket belongs to something else."""
+    return "" if len(match[0]) <= _LONGEST_BRACKET else match[0]
+
+
+def _without_notes(lines: list[str]) -> list[str]:
+    """A note goes with its paragraph or box; a heading of notes with all up to the next gap of two blank lines, at the
+    end of the book with all that follows."""
+    kept: list[str] = []
+    number = 0
+    while number < len(lines):
+        if not _NOTE.match(lines[number]) or (number and lines[number - 1].strip(" |+-=\t")):
+            kept.append(lines[number])
+            number += 1
+        elif _BOX.match(lines[number]):
+            while kept and _BOX.match(kept[-1]):
+                kept.pop()
+            number = next((n for n in range(number, len(lines)) if not _BOX.match(lines[n])), len(lines))
+        else:
+            number = _behind_note(lines, number)
+    return kept
+
+
+def _behind_note(lines: Sequence[str], start: int) -> int:
+    end = next((n for n in range(start, len(lines)) if not lines[n].strip()), len(lines))
+    if end - start > 1 or len(lines[start].strip()) > _LONGEST_HEADING:
+        return end
+    if start >= _AT_THE_END * len(lines):
+        return len(lines)
+    if start > max(_IN_FRONT * len(lines), 100):
+        return end
+    gap = next((n for n in range(end + 1, len(lines) - 1) if not (lines[n].strip() or lines[n + 1].strip())), end)
+    return gap
+
+
+def is_list(block: Sequence[str]) -> bool:
+    """Whether a block of lines is one of chapters or pages: contents, or an index."""
+    if len(block) < _LIST_LINES:
+        return False
+    others = 0
+    for line in block:
+        others += not _is_listed(line.rstrip())
+        if others > (1 - _LIST_SHARE) * len(block):
+            return False
+    return True
+
+
+def _is_listed(line: str) -> bool:
+    """Whether a line names a chapter, or ends with the number of a page."""
+    may_be_page = line[-1:].isdigit() or (line[-1:] in "ivxlc" and line[-2:-1] in _BEFORE_LAST_OF_PAGES)
+    return (may_be_page and _PAGE.search(line) is not None) or _CHAPTER.match(line) is not None

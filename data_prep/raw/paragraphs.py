@@ -1,0 +1,105 @@
+"""How the lines of a text file make paragraphs: hard-wrapped lines are joined, lines that are paragraphs stay apart.
+
+Which of the two a text is shows in its inner lines, those with text on the next line: hard-wrapped ones end anywhere
+and are of one width, paragraphs and sentences end where a sentence does. Knows nothing of files or formats.
+"""
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
+
+import numpy as np
+
+# Nobody wraps lines wider than this.
+_WIDEST_WRAPPED = 200
+# So few lines of a common width tell nothing else.
+_FEW_LINES, _LINES_LOOKED_AT = 8, 2_000
+# Of inner lines of hard-wrapped prose 5 to 35 % end a sentence; of texts with a sentence or paragraph a line, most.
+_ENDS_OF_WRAPPED = 0.6
+# Blocks beyond this have paragraphs of their own, marked otherwise than by blank lines.
+_LARGE_BLOCK = 5_000
+_LAST_LINE = 0.8
+_SENTENCE_END = re.compile(
+    r"[.!?:;\u2026\u3002\uff01\uff1f\u0964\u06d4\u061f][\"'\u201d\u2019\u00bb\u300d\u300f)\]_*]{0,4}+$"
+)
+_LONGEST_END = 5
+# A word that goes on with the next line: colour-/sergeant, half-/past, 1914-/18, night--/day. In "two- and threefold",
+# "Hin- und Rückfahrt" the hyphen stands for a part of a word, which the blank keeps apart.
+_BROKEN = re.compile(
+    r"(?<=\w)(?:(--+|\u2014)\n|([-\u2010])\n(?!(?:and|or|to|nor|und|oder|bis|et|ou|en|of|och|og)\b))(?=\w)"
+)
+
+
+def paragraphs_of(lines: Sequence[str], left_out: Callable[[list[str]], bool] = lambda _: False) -> list[str]:
+    """The paragraphs of a text, none empty, in order, each without line breaks and with what stood in its lines.
+
+    Of hard-wrapped texts blocks between blank lines that are to be `left_out` are.
+    """
+    if is_wrapped(lines):
+        return [paragraph for block in blocks(lines) if not left_out(block) for paragraph in _unwrapped(block)]
+    return [text for line in lines if (text := line.strip())]
+
+
+def is_wrapped(lines: Sequence[str]) -> bool:
+    """Whether lines go on with the next one, so that blank lines or indents part paragraphs."""
+    step = max(1, len(lines) // _LINES_LOOKED_AT)
+    pairs = zip(lines[:-1:step], lines[1::step], strict=True) if len(lines) > 1 else ()
+    inner = [line.rstrip() for line, following in pairs if line.strip() and following.strip()]
+    if len(inner) < _FEW_LINES:
+        return max(map(len, inner), default=0) <= _WIDEST_WRAPPED
+    lengths = np.fromiter(map(len, inner), np.int64, len(inner))
+    width = int(np.percentile(lengths, 90))
+    if width > _WIDEST_WRAPPED:
+        return False
+    full = [line for line in inner if 2 * len(line) >= width]
+    return sum(_ends_sentence(line) for line in full) < _ENDS_OF_WRAPPED * len(full)
+
+
+def blocks(lines: Sequence[str]) -> Iterator[list[str]]:
+    """Runs of lines that are not blank, with their indents."""
+    block: list[str] = []
+    for line in lines:
+        if line.strip():
+            block.append(line)
+        elif block:
+            yield block
+            block = []
+    if block:
+        yield block
+
+
+def joined(block: Sequence[str]) -> str:
+    """Hard-wrapped lines as one: with a blank between them, none behind a hyphen or dash that ends a line."""
+    text = "\n".join(map(str.strip, block))
+    if "-\n" in text or "\u2014\n" in text or "\u2010\n" in text:
+        text = _BROKEN.sub(r"\1\2", text)
+    return text.replace("\n", " ")
+
+
+def _unwrapped(block: list[str]) -> Iterator[str]:
+    if sum(map(len, block)) <= _LARGE_BLOCK:
+        yield joined(block)
+        return
+    starts = _indented(block) or _behind_short_lines(block)
+    for start, end in pairwise([0, *starts, len(block)]):
+        yield joined(block[start:end])
+
+
+def _indented(block: Sequence[str]) -> list[int]:
+    """Lines that begin a paragraph by their indent; none where most lines have one."""
+    starts = [number for number, line in enumerate(block) if number and line[:1].isspace()]
+    return starts if 2 * len(starts) < len(block) else []
+
+
+def _behind_short_lines(block: Sequence[str]) -> list[int]:
+    """Lines behind one that ends a sentence before the width is full: the last one of a paragraph."""
+    width = np.percentile([len(line.rstrip()) for line in block], 95)
+    return [
+        number
+        for number, line in enumerate(block[:-1], 1)
+        if len(line.rstrip()) < _LAST_LINE * width and _ends_sentence(line.rstrip())
+    ]
+
+
+def _ends_sentence(line: str) -> bool:
+    return _SENTENCE_END.search(line[-_LONGEST_END:]) is not None

@@ -1,0 +1,123 @@
+"""Paragraphs of text files in every layout people have."""
+
+import textwrap
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from data_prep.raw import books
+from data_prep.raw.books import parse_book, volumes
+from data_prep.raw.layouts import has_blank_lines, hint_of, layout_of
+from data_prep.raw.paragraphs import is_wrapped, paragraphs_of
+
+SAMPLE = Path(__file__).parents[3] / "data_prep" / "samples" / "emma.txt"
+
+
+@pytest.fixture(scope="module")
+def novel() -> list[str]:
+    """The paragraphs of a novel, whose own file is hard-wrapped with blank lines."""
+    paragraphs, _ = parse_book(SAMPLE.read_text(encoding="utf-8").split("\n"))
+    return paragraphs[100:400]
+
+
+def wrapped(paragraph: str, first: str = "") -> list[str]:
+    return textwrap.wrap(paragraph, 72, initial_indent=first, break_on_hyphens=False, break_long_words=False)
+
+
+def test_wrapped_lines_are_joined() -> None:
+    assert paragraphs_of(["", "a ", "  b", "\t", "", "c"]) == ["a b", "c"]
+
+
+def test_every_layout_of_a_novel_gives_its_paragraphs(novel: list[str]) -> None:
+    blank_lines = [line for paragraph in novel for line in [*wrapped(paragraph), ""]]
+    indents = [line for paragraph in novel for line in wrapped(paragraph, "    ")]
+    a_line_each = [line for paragraph in novel for line in (paragraph, "")]
+    assert paragraphs_of(blank_lines) == novel
+    assert paragraphs_of(indents) == novel
+    assert paragraphs_of(a_line_each) == novel
+    assert paragraphs_of(novel) == novel
+
+
+def test_wrapped_without_any_mark_is_cut_where_a_line_is_short(novel: list[str]) -> None:
+    found = paragraphs_of([line for paragraph in novel for line in wrapped(paragraph)])
+    assert "".join(found).replace(" ", "") == "".join(novel).replace(" ", "")
+    assert len(found) > 0.5 * len(novel)
+    # Where a paragraph begins in ours, one begins in the novel.
+    assert set(found) & set(novel)
+
+
+def test_sentences_a_line_are_paragraphs() -> None:
+    lines = [f"This is sentence number {number} of the text." for number in range(30)]
+    assert not is_wrapped(lines)
+    assert paragraphs_of(lines) == lines
+
+
+@pytest.mark.parametrize(
+    ("lines", "joined"),
+    [
+        (["a young colour-", "sergeant of"], "a young colour-sergeant of"),
+        (["in 1914-", "18 and"], "in 1914-18 and"),
+        (["the Anglo-", "Saxon"], "the Anglo-Saxon"),
+        (["two-", "and threefold"], "two- and threefold"),
+        (["Hin-", "und R\u00fcckfahrt"], "Hin- und R\u00fcckfahrt"),
+        (["he stopped--", "and went"], "he stopped--and went"),
+        (["he stopped\u2014", "and went"], "he stopped\u2014and went"),
+        (["he stopped --", "and went"], "he stopped -- and went"),
+        (["half-", "\u201cpast\u201d"], "half- \u201cpast\u201d"),
+        (["a well\u2010", "known man"], "a well\u2010known man"),
+        (["- one", "- two -", "three"], "- one - two - three"),
+    ],
+)
+def test_words_that_go_on_with_the_next_line(lines: list[str], joined: str) -> None:
+    assert paragraphs_of(lines) == [joined]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.text("ab .\n-_\u3000", max_size=90), max_size=30))
+def test_no_letter_is_lost_whatever_the_layout(texts: list[str]) -> None:
+    lines = "\n".join(texts).split("\n")
+    assert "".join("".join(paragraphs_of(lines)).split()) == "".join("".join(lines).split())
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.text("ab ", max_size=40), max_size=40), st.integers(10, 60))
+def test_volumes_hold_all_lines_and_are_bounded(lines: list[str], most: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(books, "VOLUME_CHARACTERS", most)
+        found = list(volumes(lines))
+    assert "".join(line for volume in found for line in volume) == "".join(lines)
+    assert all(sum(map(len, volume)) <= 1.1 * most + 40 for volume in found)
+
+
+ARTICLE = "A river is a body of water that flows downhill. " * 20
+SENTENCES = "\n".join(["The river was named in 1204.", "It flows to the north.", "Boats use it in the summer."] * 2)
+
+
+def test_layouts_that_are_plain(novel: list[str]) -> None:
+    assert layout_of("\n".join(f"{number} {ARTICLE}" for number in range(40))) == "articles"
+    assert layout_of("\n\n".join([SENTENCES] * 20)) == "sentences"
+    assert layout_of("\r\n\r\n".join([SENTENCES.replace("\n", "\r\n")] * 20)) == "sentences"
+    assert layout_of(SAMPLE.read_text(encoding="utf-8")) == "book"
+    assert layout_of("\n".join(novel)) == "book"
+    assert layout_of("\n\n".join(novel)) == "book"
+    assert layout_of("\n".join(line for paragraph in novel for line in wrapped(paragraph))) == "book"
+    assert layout_of("*** START OF THE PROJECT GUTENBERG EBOOK X ***\n\n" + "\n\n".join([SENTENCES] * 20)) == "book"
+    assert layout_of("") == layout_of(ARTICLE) == "book"
+
+
+def test_a_stanza_is_no_document() -> None:
+    stanza = "Tyger Tyger, burning bright,\nIn the forests of the night;\nWhat immortal hand or eye,\nCould frame thee?"
+    assert layout_of("\n\n".join([stanza] * 20)) == "book"
+
+
+def test_long_lines_without_blank_ones_are_hinted_at(novel: list[str]) -> None:
+    assert "format=articles" in hint_of("\n".join(["word " * 60 + "."] * 30))
+    assert hint_of("\n\n".join(novel)) == ""
+    assert hint_of("\n".join(["short line."] * 30)) == ""
+
+
+def test_blank_lines_are_seen() -> None:
+    assert has_blank_lines("\n\n".join([SENTENCES] * 20))
+    assert not has_blank_lines("\n" + "a line\n" * 500 + "\n\n")
