@@ -7,11 +7,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from data_prep.buckets import Cleaning
 from data_prep.cleaning.filters import Rules
 from data_prep.corpus import Corpus
 from data_prep.documents import SPLITS
 from data_prep.ingest import ingest
-from data_prep.ingest_tasks import Cleaning
 from data_prep.manifest import UserError
 from data_prep.preview import preview
 from data_prep.raw.sources import parse_source
@@ -46,6 +46,13 @@ def build_parser() -> argparse.ArgumentParser:
     command.add_argument("--val-fraction", type=float, default=0.01, help="share held out as val (default 0.01)")
     command.add_argument(
         "--dedup", choices=["near", "exact", "none"], default="near", help="which duplicates go (default near)"
+    )
+    command.add_argument(
+        "--repeated-lines",
+        type=int,
+        default=20,
+        metavar="N",
+        help="drop lines that stand in N documents or more (default 20; 0 keeps all)",
     )
     command.add_argument(
         "--filters", choices=["default", "none"], default="default", help="quality filters (default: default)"
@@ -123,7 +130,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if args.command == "ingest":
             rules = Rules(min_characters=args.min_characters, filters=args.filters, language=args.language)
-            cleaning = Cleaning(rules, args.dedup, args.on_bad_input, args.val_fraction)
+            cleaning = Cleaning(rules, args.dedup, args.repeated_lines, args.on_bad_input, args.val_fraction)
             sources = [parse_source(spec) for spec in args.source]
             ingest(corpus, sources, cleaning, args.workers, _part(args), args.force)
         elif args.command == "tokenizer":

@@ -4,13 +4,14 @@ Knows nothing of raw formats or tokens.
 
 A clean document is one line of `clean/<split>-<number>.jsonl.zst`: {"source", "id", "text"}. Articles are whole;
 longer texts are cut into sections of about SECTION_CHARACTERS at paragraph boundaries. The split goes by the SHA-256
-of the text, so it depends on nothing else: not on file names, not on their order, and adding texts moves no document
-from one split to the other. (Sections of one book may therefore be on either side.) Documents are in the order of
-another part of that hash: any prefix of a split is a fair sample of it.
+of the whole text, so it depends on nothing else: not on file names, not on their order, all sections of a book are
+in one split, and adding texts moves no document from one split to the other. Sections and articles are in the order
+of another part of the hash of their own text: any prefix of a split is a fair sample of it.
 """
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,12 +19,17 @@ from typing import Literal
 
 import zstandard
 
-from data_prep.manifest import UserError, whole_file
+from data_prep.manifest import UserError, read_manifest, whole_file
 
 Split = Literal["train", "val"]
 SPLITS: tuple[Split, ...] = ("train", "val")
 SECTION_CHARACTERS = 5_000
 _ZSTD_LEVEL = 6
+# Behind a sentence: white space, or a full stop of a script that has none.
+_SENTENCE_END = re.compile(
+    r"[.!?\u2026\u061f\u06d4][\"'\u201d\u2019\u00bb)\]]{0,3} "
+    r"|[\u3002\uff01\uff1f\u0964][\"\u201d\u2019\u300d\u300f\uff09]{0,3}"
+)
 
 
 @dataclass(frozen=True)
@@ -39,7 +45,7 @@ class Document:
 
 
 def digest(text: str) -> bytes:
-    """What a text's split (bytes 0 to 7) and place (bytes 8 to 31) go by."""
+    """What the split of a whole text (bytes 0 to 7) and the place of a section (bytes 8 to 31) go by."""
     return hashlib.sha256(text.encode()).digest()
 
 
@@ -53,10 +59,33 @@ def bucket_of(text_digest: bytes, num_buckets: int) -> int:
     return int.from_bytes(text_digest[8:16], "big") * num_buckets >> 64
 
 
+def cut_paragraphs(text: str, most_characters: int = SECTION_CHARACTERS) -> str:
+    """The text with paragraphs of at most `most_characters`: longer ones are cut behind a sentence, else at a blank,
+    else anywhere. Blanks become line breaks; nothing else changes, and only within such paragraphs."""
+    if len(text) <= most_characters:
+        return text
+    return "\n".join(
+        part
+        for paragraph in text.split("\n")
+        for part in (_parts(paragraph, most_characters) if len(paragraph) > most_characters else (paragraph,))
+    )
+
+
+def _parts(paragraph: str, most: int) -> Iterator[str]:
+    start = 0
+    while len(paragraph) - start > most:
+        ends = [found.end() for found in _SENTENCE_END.finditer(paragraph, start + most // 2, start + most)]
+        cut = ends[-1] if ends else paragraph.rfind(" ", start + 1, start + most + 1)
+        cut = cut if cut > 0 else start + most
+        yield paragraph[start:cut].rstrip(" ")
+        start = cut + (paragraph[cut : cut + 1] == " ")
+    yield paragraph[start:]
+
+
 def cut_sections(text: str, section_characters: int = SECTION_CHARACTERS) -> list[str]:
     """A text in sections of about even length, at most `section_characters` and one paragraph long.
 
-    Only paragraph boundaries are cut: joined with "\\n" the sections are the text again.
+    Only paragraph boundaries are cut: joined with "\n" the sections are the text again.
     """
     sections: list[str] = []
     paragraphs: list[str] = []
@@ -93,9 +122,15 @@ def write_documents(path: Path, lines: Sequence[bytes]) -> None:
 
 
 def read_documents(folder: Path, split: Split) -> Iterator[Document]:
-    """The documents of one split of `clean/`, in their order, one at a time."""
-    for path in sorted(folder.glob(f"{split}-*.jsonl.zst")):
-        yield from read_file(path)
+    """The documents of one split of `clean/`, in their order, one at a time.
+
+    Those of the files that the manifest lists: others beside them are strangers. Raises UserError where there is none.
+    """
+    manifest = read_manifest(folder)
+    if manifest is None:
+        raise UserError(f"{folder} is missing or unfinished; run `python -m data_prep ingest` first")
+    for name in sorted(manifest["results"]["splits"][split]["files"]):
+        yield from read_file(folder / name)
 
 
 def read_file(path: Path) -> Iterator[Document]:

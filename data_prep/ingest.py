@@ -9,11 +9,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from tqdm import tqdm
 
+from data_prep.assembly import Assembly
+from data_prep.buckets import Cleaning, Layout
 from data_prep.cleaning.filters import check_language
-from data_prep.cleaning.tally import RULE_LABELS, Tally
+from data_prep.cleaning.tally import Tally
 from data_prep.corpus import (
     Corpus,
     check_file,
@@ -25,21 +26,12 @@ from data_prep.corpus import (
     unless_others_finish,
 )
 from data_prep.documents import SPLITS, Split
-from data_prep.ingest_tasks import (
-    Cleaning,
-    FindDuplicates,
-    Layout,
-    ReadUnit,
-    WriteBucket,
-    find_duplicates,
-    read_unit,
-    write_bucket,
-)
-from data_prep.manifest import UserError, sha256_file, sha256_json, whole_file, write_atomically, write_manifest
+from data_prep.ingest_tasks import ReadUnit, read_unit
+from data_prep.manifest import UserError, sha256_file, sha256_json, write_atomically, write_manifest
 from data_prep.raw.sources import RawFile, Source, find_files, plan_units
 from data_prep.work import Part, Task, Workers, task_name
 
-_NAMES_SHOWN, _PROBLEMS_SHOWN, _PROBLEMS_KEPT = 5, 20, 1000
+_NAMES_SHOWN, _PROBLEMS_SHOWN = 5, 20
 _FEW_VAL_DOCUMENTS = 10
 
 
@@ -59,6 +51,11 @@ def ingest(
     """
     if not 0 < cleaning.val_fraction < 1:
         raise UserError(f"--val-fraction is {cleaning.val_fraction}, wanted a number between 0 and 1 such as 0.01")
+    if cleaning.repeated_lines < 0 or cleaning.repeated_lines == 1:
+        raise UserError(
+            f"--repeated-lines is {cleaning.repeated_lines}, wanted is 2 or more, the documents that a line has to "
+            "stand in to be dropped, or 0 to keep all lines"
+        )
     check_language(cleaning.rules.language)
     started = time.time()
     files, unrecognised = find_files(sources)
@@ -94,7 +91,7 @@ def ingest(
         out = workspace / f"out-{upstream[:12]}"
         out.mkdir(exist_ok=True)
         with Workers(units, workers) as pool:
-            results = _finish(pool, tasks, cleaning, layout, upstream, out)
+            results = Assembly(pool, cleaning, layout, upstream, units, out).finish(tasks)
         results |= {"sources": sorted({file.source for file in files}), "unrecognised_files": unrecognised}
         write_manifest(out, "ingest", settings, inputs, started, results)
         publish(out, corpus.clean)
@@ -145,7 +142,9 @@ def raw_hashes(cache: Path, files: Sequence[RawFile]) -> dict[str, str]:
 
 
 def _identity(file: RawFile, sha256: str) -> list[Any]:
-    return [file.rank, file.source, file.format, file.text, file.rows_are_lines, sha256]
+    # Stretches of running text go to train or val by their place in a file, which its name is part of.
+    name = file.name if file.format == "lines" or file.rows_are_lines else ""
+    return [file.rank, file.source, file.format, file.text, file.rows_are_lines, name, sha256]
 
 
 def _raw_hash(path: Path, known: dict[str, Any] | None) -> dict[str, Any]:
@@ -170,85 +169,12 @@ def _read_tasks(
                 [*_identity(span.file, hashes[span.file.path]), span.file.name, span.start, span.end] for span in unit
             ],
             "settings": cleaning.settings(),
-            "layout": [layout.buckets, layout.ranges],
+            "layout": [layout.buckets, layout.ranges, layout.line_ranges],
         }
         name = task_name(description)
         size = sum(span.size for span in unit)
         tasks.append(Task(name, ReadUnit(unit, units / name, cleaning, layout), size))
     return tasks
-
-
-def _finish(
-    pool: Workers, reads: Sequence[Task], cleaning: Cleaning, layout: Layout, upstream: str, out: Path
-) -> dict[str, Any]:
-    records = [_required(pool, task) for task in reads]
-    tally = Tally()
-    for record in records:
-        tally.merge(Tally.from_json(record["tally"]))
-    units = out.parent / "units"
-    runs = tuple(units / name for record in records for name in record["runs"])
-    entries = tuple(units / name for record in records for name in record["entries"])
-    removed = _removed(pool, entries, layout, upstream, units) if entries else None
-
-    writes = []
-    for split in SPLITS:
-        for number in range(layout.buckets[split]):
-            bucket = number + (layout.buckets["train"] if split == "val" else 0)
-            argument = WriteBucket(split, number, bucket, runs, removed, cleaning.dedup == "none", out)
-            writes.append(Task(task_name({"write": [split, number], "upstream": upstream}), argument, 1))
-    pool.run(write_bucket, writes, "ingest: write", "file")
-    splits: dict[str, dict[str, Any]] = {split: {"documents": 0, "characters": 0, "files": {}} for split in SPLITS}
-    for task in writes:
-        record, split = _required(pool, task), task.argument.split
-        tally.merge(Tally.from_json(record["tally"]))
-        if "name" in record:
-            splits[split]["files"][record["name"]] = {k: record[k] for k in ("sha256", "documents", "characters")}
-        for key in ("documents", "characters"):
-            splits[split][key] += record[key]
-    _check_splits(splits, tally, cleaning.val_fraction)
-    problems = [problem for record in records for problem in record["problems"]]
-    return {
-        "tally": tally.to_json(),
-        "splits": splits,
-        "problems": problems[:_PROBLEMS_KEPT],
-        "num_problems": len(problems),
-    }
-
-
-def _removed(pool: Workers, entries: tuple[Path, ...], layout: Layout, upstream: str, units: Path) -> Path:
-    tasks = []
-    for number in range(layout.ranges):
-        name = task_name({"duplicates": [number, layout.ranges], "upstream": upstream})
-        tasks.append(Task(name, FindDuplicates(number, layout.ranges, entries, units / f"{name}.keys"), 1))
-    pool.run(find_duplicates, tasks, "ingest: duplicates", "range")
-    keys = np.unique(np.concatenate([np.load(task.argument.out) for task in tasks]))
-    path = units / f"{task_name({'removed': upstream})}.keys"
-    with whole_file(path) as file:
-        np.save(file, keys)
-    return path
-
-
-def _required(pool: Workers, task: Task) -> dict[str, Any]:
-    record = pool.result(task)
-    assert record is not None, task.name
-    return record
-
-
-def _check_splits(splits: dict[str, dict[str, Any]], tally: Tally, val_fraction: float) -> None:
-    total = sum(figures["documents"] for figures in splits.values())
-    if not total:
-        raise UserError(f"no document is left; give --source more text. Left out were: {_fates(tally) or 'none'}")
-    for split, figures in splits.items():
-        if not figures["documents"]:
-            raise UserError(
-                f"{split} would be empty: {total} documents or sections, --val-fraction {val_fraction}; "
-                f"{'raise' if split == 'val' else 'lower'} it, or give --source more text"
-            )
-
-
-def _fates(tally: Tally) -> str:
-    dropped = tally.to_json()["dropped"]
-    return ", ".join(f"{figures['documents']:,} {RULE_LABELS.get(rule, rule)}" for rule, figures in dropped.items())
 
 
 def _say(files: Sequence[RawFile], unrecognised: Sequence[str], results: dict[str, Any]) -> None:
@@ -257,6 +183,11 @@ def _say(files: Sequence[RawFile], unrecognised: Sequence[str], results: dict[st
         shown = ", ".join(unrecognised[:_NAMES_SHOWN]) + (", ..." if len(unrecognised) > _NAMES_SHOWN else "")
         left_out = f"{len(unrecognised)} left out as not recognised: {shown}"
     print(f"ingest: {len(files)} files, {left_out}")
+    hints = [f"{file.name}: {file.hint}" for file in files if file.hint]
+    for hint in hints[:_NAMES_SHOWN]:
+        print(f"  hint: {hint}")
+    if len(hints) > _NAMES_SHOWN:
+        print(f"  and {len(hints) - _NAMES_SHOWN} more such files")
     for problem in results["problems"][:_PROBLEMS_SHOWN]:
         print(f"  left out: {problem}")
     if results["num_problems"] > _PROBLEMS_SHOWN:
@@ -264,5 +195,7 @@ def _say(files: Sequence[RawFile], unrecognised: Sequence[str], results: dict[st
     print(Tally.from_json(results["tally"]).table())
     for split, figures in results["splits"].items():
         print(f"  {split}: {figures['documents']:,} documents or sections, {figures['characters']:,} characters")
+    if results["held_out"]:
+        print(f"  drawing by --val-fraction left a split empty, so val is {results['held_out']}")
     if results["splits"]["val"]["documents"] < _FEW_VAL_DOCUMENTS:
         print("  val is so small that losses on it will be noisy; --val-fraction makes it larger")

@@ -12,11 +12,13 @@ from tqdm import tqdm
 from data_prep.corpus import Corpus, required_manifest
 from data_prep.documents import SPLITS
 from data_prep.ingest import check_clean, clean_files, clean_inputs
-from data_prep.manifest import UserError
+from data_prep.manifest import MANIFEST_NAME, UserError
 from data_prep.rows.shards import INDEX_NAME, ShardReader, read_index
+from data_prep.terminal import escaped
 from data_prep.tokenizer import finished_tokenizer
 
 _BATCH_BYTES = 8 << 20
+_STRANGERS_SHOWN = 5
 
 
 def verify(corpus: Corpus) -> None:
@@ -25,6 +27,7 @@ def verify(corpus: Corpus) -> None:
     for split in SPLITS:
         check_clean(corpus, split)
         print(f"verify: clean/{split}: {len(clean_files(corpus, split))} files are as recorded")
+    _check_strangers(corpus)
     _, made = finished_tokenizer(corpus)
     folders = sorted(path.parent for path in corpus.root.glob(f"shards/[!.]*/{INDEX_NAME}"))
     if not folders:
@@ -45,6 +48,18 @@ def verify(corpus: Corpus) -> None:
             _verify_split(ShardReader(folder, split), folder, split, figures["tokens"])
             count = len(figures["files"])
             print(f"verify: {folder.name}/{split}: {figures['rows']:,} rows in {count} files are as recorded")
+
+
+def _check_strangers(corpus: Corpus) -> None:
+    """UserError naming what lies in `clean/` and no stage has put there."""
+    known = {MANIFEST_NAME, *(name for split in SPLITS for name in clean_files(corpus, split))}
+    strangers = sorted(escaped(path.name) for path in corpus.clean.iterdir() if path.name not in known)
+    if strangers:
+        shown = ", ".join(strangers[:_STRANGERS_SHOWN]) + (", ..." if len(strangers) > _STRANGERS_SHOWN else "")
+        raise UserError(
+            f"{corpus.clean} holds {len(strangers)} files that its manifest does not list and no stage reads: {shown}; "
+            "move them out, and give their text to ingest to train on it"
+        )
 
 
 def _verify_split(reader: ShardReader, folder: Path, split: str, tokens: int) -> None:

@@ -121,7 +121,7 @@ def corpus_commands(run: Run) -> list[list[str]]:
     sources = corpus.sources or [str(Path(__file__).parent.parent / SAMPLES)]
     here = ["--corpus", str(run.corpus.root)]
     ingest = ["ingest", "--out", str(run.corpus.root)]
-    for option in ("val_fraction", "min_characters", "filters", "dedup", "on_bad_input"):
+    for option in ("val_fraction", "min_characters", "filters", "dedup", "repeated_lines", "on_bad_input"):
         ingest += [f"--{option.replace('_', '-')}", str(getattr(corpus, option))]
     ingest += ["--language", corpus.language] if corpus.language else []
     weights = []

@@ -36,6 +36,7 @@ DROPS = {
     "language": "in another language",
     "exact_duplicates": "copies of another document",
     "near_duplicates": "near copies of another document",
+    "repeated_lines": "little else than lines of many documents",
 }
 EDITS = {
     "boilerplate_stripped": "books with Project Gutenberg boilerplate cut off",
@@ -44,6 +45,7 @@ EDITS = {
     "documents_repaired": "documents mended by ftfy (mojibake, entities, ligatures, quotes, NFC)",
     "whitespace_dropped": "superfluous white space dropped (characters)",
     "empty_paragraphs_dropped": "empty paragraphs dropped",
+    "repeated_lines_dropped": "lines that stand in many documents dropped",
 }
 RULE_LABELS = DROPS | EDITS
 

@@ -45,6 +45,8 @@ def _parts(figures: Figures) -> Iterator[str]:
     if figures.clean["results"]["num_problems"]:
         yield text_of(tables.problem_table(figures))
     yield text_of(tables.duplicate_table(figures))
+    if figures.clean["results"]["repeated_lines"]:
+        yield text_of(tables.repeated_table(figures))
     yield text_of(tables.length_table(figures))
     if figures.tokenizer:
         yield text_of(tables.tokenizer_table(figures))

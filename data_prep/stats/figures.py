@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from data_prep.corpus import Corpus
 from data_prep.documents import SPLITS, Document, read_documents
-from data_prep.ingest import clean_inputs
+from data_prep.ingest import clean_files, clean_inputs
 from data_prep.manifest import UserError, read_manifest
 from data_prep.rows.shards import INDEX_NAME, ShardReader, read_index
 from data_prep.tokenizer import finished_tokenizer
@@ -107,7 +107,7 @@ def gather(corpus: Corpus) -> Figures:
         corpus.root,
         _stages(corpus, clean, made, sets),
         clean,
-        {split: sum(path.stat().st_size for path in corpus.clean.glob(f"{split}-*")) for split in SPLITS},
+        {split: sum((corpus.clean / name).stat().st_size for name in clean_files(corpus, split)) for split in SPLITS},
         made,
         sets,
         sample_lengths(corpus, clean, tokenizer),

@@ -81,6 +81,7 @@ def _sections(figures: Figures) -> list[dict[str, Any]]:
         _section(
             "What cleaning did",
             [tables.rule_table(figures), tables.duplicate_table(figures), tables.edit_table(figures)]
+            + ([tables.repeated_table(figures)] if figures.clean["results"]["repeated_lines"] else [])
             + ([tables.problem_table(figures)] if figures.clean["results"]["num_problems"] else []),
             svg_of(bars, "drops", "Bars: characters dropped by rule") if (bars := drop_bars(figures)) else None,
             "Characters that each rule dropped, in the order in which the rules run, and what was kept. The axis is "

@@ -106,6 +106,15 @@ def duplicate_table(figures: Figures) -> Table:
     )
 
 
+def repeated_table(figures: Figures) -> Table:
+    """The lines of most documents among those that were dropped for it."""
+    rows = [(line, f"{documents:,}") for line, documents in _clean(figures)["repeated_lines"]]
+    least = figures.clean["settings"]["repeated_lines"]
+    return Table(
+        "Repeated lines", ("line", "documents"), rows, note=f"Dropped: they stand in {least} documents or more."
+    )
+
+
 def problem_table(figures: Figures) -> Table:
     problems, number = _clean(figures)["problems"], _clean(figures)["num_problems"]
     rows = [(problem,) for problem in problems[:_PROBLEMS_SHOWN]]

@@ -5,11 +5,11 @@ Sizes of tasks are planned by the first process and travel in the tasks, so its 
 
 import sys
 
-from data_prep import ingest_tasks
+from data_prep import buckets
 from data_prep.__main__ import main
 from data_prep.raw import sources
 
 if __name__ == "__main__":
     sources.UNIT_BYTES = 16 << 10
-    ingest_tasks._SMALL_BUCKET = 32 << 10
+    buckets._SMALL_BUCKET = 32 << 10
     sys.exit(main())

@@ -142,10 +142,13 @@ def test_bad_sources_and_fractions(tmp_path: Path, capsys: Output) -> None:
     (tmp_path / "short.txt").write_text("short\n")
     assert "Left out were: 1 documents shorter than the least length" in ingest(tmp_path / "short.txt")
     (tmp_path / "one.txt").write_text(story(1, 3))
-    assert "val would be empty: 1 documents or sections, --val-fraction 1e-06; raise it" in ingest(
+    assert "val would be empty: there are only 1 documents or sections, too few to be parted" in ingest(
         tmp_path / "one.txt", 1e-6
     )
     assert "train would be empty" in ingest(tmp_path / "one.txt", 0.999999)
+    for least in (-1, 1):
+        words = ["--source", tmp_path / "one.txt", "--out", tmp_path / "c", "--repeated-lines", least]
+        assert f"--repeated-lines is {least}, wanted is 2 or more" in failure(capsys, "ingest", *words)
     for fraction in (0, 1, -0.1, "nan"):
         assert "wanted a number between 0 and 1" in ingest(tmp_path / "one.txt", fraction)
 

@@ -6,7 +6,7 @@ import numpy as np
 
 import data_prep
 from data_prep.__main__ import main
-from data_prep.documents import read_documents
+from data_prep.documents import SPLITS, read_documents
 from data_prep.manifest import read_manifest
 from data_prep.rows.shards import ShardReader
 from data_prep.tokenizer import load_tokenizer
@@ -32,8 +32,10 @@ def test_sample_with_the_settings_of_its_readme(tmp_path: Path) -> None:
     assert main(["verify", "--corpus", str(corpus)]) == 0
     train, val = (ShardReader(corpus / "shards" / "documents-64", split) for split in ("train", "val"))
     assert train.vocab_size == 2048
-    assert 7_500 < train.num_rows < 9_000
-    assert 0.03 < val.num_rows / train.num_rows < 0.08
+    assert 6_000 < train.num_rows < 7_500
+    assert 0.2 < val.num_rows / train.num_rows < 0.35
+    books = [{d.id.partition("/")[0] for d in read_documents(corpus / "clean", split)} for split in SPLITS]
+    assert books == [{"emma", "pride_and_prejudice"}, {"persuasion"}]
     paragraphs = [line for document in read_documents(corpus / "clean", "val") for line in document.text.split("\n")]
     assert 100 < np.mean([len(line) for line in paragraphs]) < 500
 

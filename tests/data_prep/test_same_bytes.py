@@ -22,12 +22,13 @@ pytestmark = pytest.mark.dist
 
 @pytest.fixture(scope="module")
 def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Books and articles, some of them twice."""
+    """Books and articles, some of them twice, and a line that stands in many."""
     folder = tmp_path_factory.mktemp("raw")
     for number in range(24):
         (folder / f"b{number:02d}.txt").write_text(story(number % 20, 60), encoding="utf-8")
     for number in range(12):
         text = "".join(article(10 * number + n, 1000 + 10 * number + n) for n in range(12))
+        text = text.replace("\n</doc>", "\nThis page is a part of the log of the ship.\n</doc>")
         (folder / f"wiki_{number:02d}").write_text(text, encoding="utf-8")
     return folder
 
