@@ -33,7 +33,7 @@ MAX_BOOK_BYTES = 64 << 20
 # which is so wherever it is cut into spans; rows of a table by their characters.
 GATHERED = 5_000
 
-_BOOK_SUFFIX = re.compile(r"\.(?:txt|text)(?:\.(?:gz|bz2|zst))?$", re.IGNORECASE)
+_BOOK_SUFFIX = re.compile(r"\.(?:txt|text)(?:\.(?:gz|bz2|xz|zst))?$", re.IGNORECASE)
 _DOC = re.compile(r'<doc id="([^"]*)"')
 _DOC_START, _DOC_END = "<doc id=", "</doc>"
 
@@ -98,11 +98,14 @@ def _document(file: RawFile, identifier: str, paragraphs: list[str], kind: str |
     return RawDocument(file.source, file.rank, kind or file.format, identifier, paragraphs)
 
 
-def _stream(span: Span, progress: Progress, start: int | None = None, end: int | None = None) -> Stream:
-    """The bytes of a span; of files that are not cut, those of the whole file."""
+def _stream(
+    span: Span, complain: Complain, progress: Progress, start: int | None = None, end: int | None = None
+) -> Stream:
+    """The bytes of a span; of files that are not cut, those of the whole file. Damaged parts are left out."""
     start, end = span.start if start is None else start, span.end if end is None else end
     whole = start == 0 and end >= span.file.size
-    return Stream(span.file.path, span.file.compression, start, None if whole else end, progress)
+    file = span.file
+    return Stream(file.path, file.compression, start, None if whole else end, progress, complain=complain)
 
 
 def _books(span: Span, complain: Complain, progress: _SpanProgress) -> Iterator[RawDocument]:
@@ -129,10 +132,13 @@ def _lines(span: Span, complain: Complain, progress: _SpanProgress) -> Iterator[
     begin, end = (-(-cut // GATHERED) * GATHERED for cut in (span.start, span.end))
     if begin == end > 0:
         return
-    stream = _stream(span, progress.at, max(begin - 1, 0), end)
+    stream = _stream(span, complain, progress.at, max(begin - 1, 0), end)
     gathered: list[str] = []
     first = 0
     for offset, line in own_lines(stream, complain, inside=begin > 0):
+        if offset == stream.resumed:
+            # Behind damaged data a line may be half of one.
+            line = ""
         if gathered and (not line.strip() or offset // GATHERED != first // GATHERED):
             yield _document(span.file, f"{span.file.name}@{first}", [" ".join(gathered)])
             gathered = []
@@ -144,7 +150,7 @@ def _lines(span: Span, complain: Complain, progress: _SpanProgress) -> Iterator[
 
 
 def _jsonl(span: Span, complain: Complain, progress: _SpanProgress) -> Iterator[RawDocument]:
-    stream = _stream(span, progress.at, max(span.start - 1, 0))
+    stream = _stream(span, complain, progress.at, max(span.start - 1, 0))
     for offset, line in own_lines(stream, complain, inside=span.start > 0):
         if line.strip():
             yield from _json_document(span.file, line, offset, stream, complain)
@@ -155,7 +161,9 @@ def _json_document(file: RawFile, line: str, offset: int, stream: Stream, compla
     try:
         record = json.loads(line)
     except (ValueError, RecursionError) as error:
-        complain(BadInput(f"{where} is no JSON ({error}); mend it or take it out"))
+        # Behind damaged data a line may be half of one.
+        if offset != stream.resumed:
+            complain(BadInput(f"{where} is no JSON ({error}); mend it or take it out"))
         return
     text = record.get(file.text) if isinstance(record, dict) else None
     if not isinstance(text, str):
@@ -193,11 +201,12 @@ def _is_json(file: RawFile) -> bool:
 def _tagged(span: Span, complain: Complain, progress: _SpanProgress) -> Iterator[RawDocument]:
     """A document starts at every `<doc id=` line; lines before a span's first one belong to the span before."""
     path = span.file.path
-    stream = _stream(span, progress.at, max(span.start - 1, 0))
+    stream = _stream(span, complain, progress.at, max(span.start - 1, 0))
     begun: int | None = None
     identifier, paragraphs, size = "", [""], 0
     # True where lines outside of documents need no complaint: what they are the rest of is somebody else's, or refused.
     passing = span.start > 0
+    stopped = stream.resumed
 
     def refuse(what: str, offset: int) -> None:
         nonlocal begun, passing
@@ -205,6 +214,8 @@ def _tagged(span: Span, complain: Complain, progress: _SpanProgress) -> Iterator
         complain(BadInput(f"{path}: {what} ({stream.where(offset)}); extract the file again, or take that part out"))
 
     for offset, line in read_lines(stream, inside=span.start > 0):
+        if stream.resumed > stopped:
+            begun, passing, stopped = None, True, stream.resumed
         if isinstance(line, str) and line.startswith(_DOC_START):
             if begun is not None:
                 refuse(f"document {identifier} has no </doc> before the next one begins", begun)
@@ -237,14 +248,14 @@ def _tagged(span: Span, complain: Complain, progress: _SpanProgress) -> Iterator
                 refuse(f"document {identifier} is longer than {MAX_RECORD_BYTES:,} characters", begun)
         elif line.strip() and not passing:
             refuse(f"text outside <doc> ... </doc>: {line[:60]!r}", offset)
-    if begun is not None:
+    if begun is not None and stream.resumed == stopped:
         refuse(f"the file ends inside document {identifier} (no </doc>), so it is truncated", begun)
 
 
 def _dump(span: Span, complain: Complain, progress: _SpanProgress) -> Iterator[RawDocument]:
     """Articles of a MediaWiki dump, the title as their first paragraph; other pages as wikitext, `dropped`."""
     file = span.file
-    stream = _stream(span, progress.at)
+    stream = _stream(span, complain, progress.at)
     for offset, raw in iter_pages(stream, MAX_RECORD_BYTES):
         if stream.base + offset >= stream.limit:
             return

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Literal
 
 from data_prep.raw.compression import MAGIC_BYTES, Compression, compression_of
-from data_prep.raw.streams import BOM, Damaged, Stream, is_utf16
+from data_prep.raw.streams import BOM, Damaged, Stream, wide_encoding
 
 Format = Literal["book", "lines", "wikiextractor", "wikidump", "jsonl", "parquet", "hub"]
 
-_PACKED_SUFFIX = re.compile(r"\.(?:gz|bz2|zst)$", re.IGNORECASE)
+_PACKED_SUFFIX = re.compile(r"\.(?:gz|bz2|xz|zst)$", re.IGNORECASE)
 _BY_SUFFIX: dict[str, Format] = {
     ".txt": "book",
     ".text": "book",
@@ -61,7 +61,7 @@ def format_of(name: str, start: bytes, readable: bool, wanted: Format | None, te
 
 
 def _by_content(start: bytes, text: str) -> Format | None:
-    if is_utf16(start):
+    if wide_encoding(start):
         # Not readable, but to be refused as what it is.
         start = start.replace(b"\0", b"").lstrip(b"\xff\xfe")
     if _DUMP.match(start):

@@ -20,8 +20,10 @@ from data_prep.raw.tables import Hub, hub_facts, num_row_groups
 UNIT_BYTES = 8 << 20
 
 _HUB = "hub:"
-_WANTED = "text files (.txt), MediaWiki dumps, WikiExtractor output, JSON lines or parquet, plain, .gz, .bz2 or .zst"
-_SUFFIXES = re.compile(r"(?:\.(?:txt|text|jsonl|ndjson|json|xml|parquet|gz|bz2|zst))+$", re.IGNORECASE)
+_WANTED = (
+    "text files (.txt), MediaWiki dumps, WikiExtractor output, JSON lines or parquet, plain, .gz, .bz2, .xz or .zst"
+)
+_SUFFIXES = re.compile(r"(?:\.(?:txt|text|jsonl|ndjson|json|xml|parquet|gz|bz2|xz|zst))+$", re.IGNORECASE)
 _SPLITTABLE: tuple[Format, ...] = ("lines", "wikiextractor", "wikidump", "jsonl")
 
 
