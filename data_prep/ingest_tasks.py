@@ -34,6 +34,7 @@ from data_prep.raw.formats import RawDocument, read_documents
 from data_prep.raw.sources import RawFile, Unit
 from data_prep.raw.streams import BadInput
 from data_prep.shuffle import RunWriter, read_bucket
+from data_prep.terminal import escaped
 from data_prep.work import Report
 
 # How much text a byte on disk holds, roughly; it decides the number of buckets and thereby the memory of a task.
@@ -128,7 +129,7 @@ def read_unit(task: ReadUnit, report: Report) -> dict[str, Any]:
     def complain(problem: BadInput) -> None:
         if task.cleaning.on_bad_input == "stop":
             raise problem
-        problems.append(str(problem))
+        problems.append(escaped(str(problem)))
 
     runs = RunWriter(task.stem, task.layout.num_buckets)
     bands = _EntryWriter(task.stem)

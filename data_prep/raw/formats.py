@@ -27,6 +27,7 @@ from data_prep.raw.streams import (
 from data_prep.raw.tables import Row, read_hub, read_parquet
 from data_prep.raw.wikidump import iter_pages, keep_page, parse_page
 from data_prep.raw.wikitext import plain_text
+from data_prep.readable import kind_of
 
 MAX_BOOK_BYTES = 64 << 20
 # Lines of a running text become documents of about this size: those that start in the same so many bytes of a file,
@@ -63,6 +64,8 @@ def read_documents(unit: Unit, complain: Complain, report: Callable[[int], objec
     for span in unit:
         progress = _SpanProgress(span, report)
         try:
+            if span.file.problem:
+                raise Damaged(span.file.problem)
             yield from _READERS[span.file.format](span, complain, progress)
         except Damaged as problem:
             complain(problem)
@@ -105,12 +108,14 @@ def _stream(
     start, end = span.start if start is None else start, span.end if end is None else end
     whole = start == 0 and end >= span.file.size
     file = span.file
-    return Stream(file.path, file.compression, start, None if whole else end, progress, complain=complain)
+    return Stream(
+        file.path, file.compression, start, None if whole else end, progress, complain=complain, opened=file.opened
+    )
 
 
 def _books(span: Span, complain: Complain, progress: _SpanProgress) -> Iterator[RawDocument]:
     file = span.file
-    stream = Stream(file.path, file.compression, progress=progress.at, most=MAX_BOOK_BYTES)
+    stream = Stream(file.path, file.compression, progress=progress.at, most=MAX_BOOK_BYTES, opened=file.opened)
     lines = []
     for offset, line in read_lines(stream):
         if isinstance(line, BadInput):
@@ -177,9 +182,9 @@ def _json_document(file: RawFile, line: str, offset: int, stream: Stream, compla
 
 def _lack(record: object, text: str) -> str:
     if not isinstance(record, dict):
-        return f"is a JSON {type(record).__name__}, wanted an object with the text as {text!r}"
+        return f"is a JSON {kind_of(record).removeprefix('a ')}, wanted an object with the text as {text!r}"
     if text in record:
-        return f"has a {type(record[text]).__name__} as {text!r}, wanted a string"
+        return f"has {kind_of(record[text])} as {text!r}, wanted a string"
     return f"has no {text!r}, it has {', '.join(map(repr, list(record)[:10]))[:200] or 'nothing'}"
 
 
@@ -192,7 +197,7 @@ def _extracted(span: Span, complain: Complain, progress: _SpanProgress) -> Itera
 
 
 def _is_json(file: RawFile) -> bool:
-    for block in Stream(file.path, file.compression, text=False):
+    for block in Stream(file.path, file.compression, text=False, opened=file.opened):
         if start := block.removeprefix(BOM).lstrip():
             return start.startswith(b"{")
     return False

@@ -24,7 +24,9 @@ _HELD_BYTES = 4 << 20
 _OVERRUN = 4 << 20
 _WIDE_BYTES = 8
 _WIDE = {
-    "UTF-32": re.compile(rb"\xff\xfe\0\0|\0\0\xfe\xff|(?:..[\0-\x10]\0){2}|(?:\0[\0-\x10]..){2}", re.DOTALL),
+    "UTF-32": re.compile(
+        rb"\xff\xfe\0\0|\0\0\xfe\xff|(?:(?!\0\0)..[\0-\3]\0){2}|(?:\0[\0-\3](?!\0\0)..){2}", re.DOTALL
+    ),
     "UTF-16": re.compile(rb"\xff\xfe|\xfe\xff|[^\0]\0[^\0]\0|\0[^\0]\0[^\0]", re.DOTALL),
 }
 
