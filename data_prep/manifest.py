@@ -60,7 +60,7 @@ def refusal(error: OSError, folder: Path) -> UserError | None:
     if error.errno in _REFUSED:
         return UserError(f"cannot use {place}: {error.strerror}; mend that, or name another place")
     if error.errno == errno.ENOENT and not os.path.lexists(folder):
-        return UserError(f"{folder} is no longer there; run the command again when it is back")
+        return UserError(f"{folder} is gone or cannot be made; name another place, or run the command when it is back")
     return None
 
 
