@@ -168,7 +168,10 @@ def test_what_points_to_a_bug_keeps_its_traceback(tmp_path: Path) -> None:
     assert refusal(FileExistsError(errno.EEXIST, "File exists", str(tmp_path)), tmp_path) is None
     assert refusal(OSError("no number"), tmp_path) is None
     gone = refusal(FileNotFoundError(errno.ENOENT, "No such file", str(tmp_path / "x/y")), tmp_path / "x")
-    assert str(gone) == f"{tmp_path / 'x'} is gone or cannot be made; name another place, or run the command when it is back"
+    assert (
+        str(gone)
+        == f"{tmp_path / 'x'} is gone or cannot be made; name another place, or run the command when it is back"
+    )
     full = refusal(OSError(errno.ENOSPC, "No space left on device"), tmp_path)
     assert str(full).startswith(f"the disk is full ({tmp_path}); make room")
 
