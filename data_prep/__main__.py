@@ -1,7 +1,7 @@
 """The command line of data_prep: `python -m data_prep ingest | tokenizer | shard | verify | stats | preview`."""
 
 import argparse
-import errno
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -12,19 +12,17 @@ from data_prep.cleaning.filters import Rules
 from data_prep.corpus import Corpus
 from data_prep.documents import SPLITS
 from data_prep.ingest import ingest
-from data_prep.manifest import UserError
+from data_prep.manifest import UserError, refusal
 from data_prep.preview import preview
 from data_prep.raw.sources import parse_source
 from data_prep.rows.masking import MaskRules
 from data_prep.rows.pack import PACKINGS
 from data_prep.stats.command import stats
-from data_prep.terminal import wants_color
+from data_prep.terminal import escaped, wants_color
 from data_prep.tokenizer import make_tokenizer
 from data_prep.verify import verify
 from data_prep.work import Part, cores
 from data_prep.write_shards import shard
-
-_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -126,8 +124,12 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; 0 when it is done, 2 with one line on stderr for a mistake of the user's."""
     args = build_parser().parse_args(argv)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # Names of files may hold what the terminal's encoding does not have.
+        sys.stdout.reconfigure(errors="backslashreplace")
     corpus = Corpus(args.corpus)
     try:
+        _check_name(corpus.root)
         if args.command == "ingest":
             rules = Rules(min_characters=args.min_characters, filters=args.filters, language=args.language)
             cleaning = Cleaning(rules, args.dedup, args.repeated_lines, args.on_bad_input, args.val_fraction)
@@ -147,25 +149,30 @@ def main(argv: Sequence[str] | None = None) -> int:
             place = (args.row_length, args.packing, args.split, args.rows, args.seed, args.epoch)
             preview(corpus, *place, masks, args.sentence, wants_color(sys.stdout))
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {escaped(str(error))}", file=sys.stderr)
         return 2
     except BrokenPipeError:
         # Whoever read our output has seen enough; the interpreter must not try to flush the rest.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
-        if error.errno not in _FULL:
+        refused = refusal(error, corpus.root)
+        if refused is None:
             raise
-        print(
-            f"error: the disk is full ({error.filename or corpus.root}); make room and run the command again: "
-            "it goes on where it stopped",
-            file=sys.stderr,
-        )
+        print(f"error: {escaped(str(refused))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted; run the command again and it goes on where it stopped", file=sys.stderr)
         return 130
     return 0
+
+
+def _check_name(folder: Path) -> None:
+    try:
+        str(folder).encode()
+    except UnicodeEncodeError as error:
+        # The libraries that write shards and read tokenizers take names for UTF-8.
+        raise UserError(f"the corpus folder {folder} has a name that is not UTF-8; name another one") from error
 
 
 def _part(args: argparse.Namespace) -> Part | None:
@@ -179,7 +186,7 @@ def _part(args: argparse.Namespace) -> Part | None:
 def _weight(text: str) -> tuple[str, float]:
     name, _, times = text.rpartition("=")
     try:
-        return name, float(times)
+        return escaped(name), float(times)
     except ValueError as error:
         raise UserError(f"--weight is {text!r}, wanted SOURCE=TIMES such as books=2.5") from error
 

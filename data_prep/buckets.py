@@ -34,7 +34,7 @@ from data_prep.shuffle import read_bucket
 from data_prep.work import Report
 
 # How much text a byte on disk holds, roughly; it decides the number of buckets and thereby the memory of a task.
-_EXPANSION = {"parquet": 2.0, "hub": 2.0, "none": 1.0, "gzip": 2.7, "bz2": 3.5, "zstd": 3.0}
+_EXPANSION = {"parquet": 2.0, "hub": 2.0, "none": 1.0, "gzip": 2.7, "bz2": 3.5, "xz": 3.5, "zstd": 3.0}
 _FEW_BUCKETS, _SMALL_BUCKET, _BUCKET = 64, 4 << 20, 16 << 20
 _CHARACTERS_PER_DOCUMENT = 2_000
 _RANGE_BYTES = 32 << 20

@@ -4,6 +4,7 @@ Plans the tasks, has the workers do them, and puts their results in place. Knows
 """
 
 import json
+import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,6 +30,7 @@ from data_prep.documents import SPLITS, Split
 from data_prep.ingest_tasks import ReadUnit, read_unit
 from data_prep.manifest import UserError, sha256_file, sha256_json, write_atomically, write_manifest
 from data_prep.raw.sources import RawFile, Source, find_files, plan_units
+from data_prep.raw.streams import BadInput
 from data_prep.work import Part, Task, Workers, task_name
 
 _NAMES_SHOWN, _PROBLEMS_SHOWN = 5, 20
@@ -58,11 +60,19 @@ def ingest(
         )
     check_language(cleaning.rules.language)
     started = time.time()
+    _check_places(corpus, sources)
     files, unrecognised = find_files(sources)
+    for file in files:
+        if file.problem and cleaning.on_bad_input == "stop":
+            raise BadInput(file.problem)
+    if all(file.is_empty for file in files):
+        raise UserError(f"no text found: {len(files)} files are empty: {_shown([file.path for file in files])}")
+    if corpus.root.exists() and not corpus.root.is_dir():
+        raise UserError(f"--out {corpus.root} is a file, wanted a folder such as corpora/NAME")
     corpus.root.mkdir(parents=True, exist_ok=True)
     hashes = raw_hashes(corpus.root / "raw_files.json", files)
     settings = cleaning.settings()
-    described = [_identity(file, hashes[file.path]) for file in files]
+    described = [_identity(file, hashes[file.on_disk]) for file in files]
     inputs = {"files": len(files), "raw_sha256": sha256_json(sorted(described))}
     layout = Layout.of(files, cleaning.val_fraction)
     workspace = corpus.clean.with_name(".clean.partial")
@@ -127,7 +137,7 @@ def _files(manifest: dict[str, Any], split: Split) -> dict[str, dict[str, Any]]:
 
 
 def raw_hashes(cache: Path, files: Sequence[RawFile]) -> dict[str, str]:
-    """SHA-256 by path; a file with the size and modification time of the last look is not read again."""
+    """SHA-256 by path on disk; a file with the size and modification time of the last look is not read again."""
     known = json.loads(cache.read_text(encoding="utf-8")) if cache.exists() else {}
     found: dict[str, dict[str, Any]] = {}
     with tqdm(total=sum(f.size for f in files), desc="hashing", unit="B", unit_scale=True, disable=None) as bar:
@@ -135,7 +145,8 @@ def raw_hashes(cache: Path, files: Sequence[RawFile]) -> dict[str, str]:
             if file.format == "hub":
                 found[file.path] = {"stamp": None, "sha256": file.fingerprint}
                 continue
-            found[file.path] = _raw_hash(Path(file.path), known.get(file.path))
+            if file.on_disk not in found:
+                found[file.on_disk] = _raw_hash(Path(file.on_disk), known.get(file.on_disk))
             bar.update(file.size)
     write_atomically(cache, json.dumps(found, indent=0) + "\n")
     return {path: entry["sha256"] for path, entry in found.items()}
@@ -144,7 +155,8 @@ def raw_hashes(cache: Path, files: Sequence[RawFile]) -> dict[str, str]:
 def _identity(file: RawFile, sha256: str) -> list[Any]:
     # Stretches of running text go to train or val by their place in a file, which its name is part of.
     name = file.name if file.format == "lines" or file.rows_are_lines else ""
-    return [file.rank, file.source, file.format, file.text, file.rows_are_lines, name, sha256]
+    member = [file.inside.member] if file.inside else []
+    return [file.rank, file.source, file.format, file.text, file.rows_are_lines, name, sha256, *member]
 
 
 def _raw_hash(path: Path, known: dict[str, Any] | None) -> dict[str, Any]:
@@ -159,6 +171,18 @@ def _raw_hash(path: Path, known: dict[str, Any] | None) -> dict[str, Any]:
         return {"stamp": None, "sha256": "unreadable"}
 
 
+def _check_places(corpus: Corpus, sources: Sequence[Source]) -> None:
+    """UserError where the next run would read what this one writes."""
+    out = os.path.realpath(corpus.root)
+    for source in sources:
+        place = os.path.realpath(source.location)
+        if not source.is_hub and os.path.commonpath([out, place]) in (out, place):
+            raise UserError(
+                f"--out {corpus.root} and source {source.location} lie in one another: the next time the corpus "
+                "would be read as text; keep them apart"
+            )
+
+
 def _read_tasks(
     files: Sequence[RawFile], hashes: dict[str, str], units: Path, cleaning: Cleaning, layout: Layout
 ) -> list[Task]:
@@ -166,7 +190,8 @@ def _read_tasks(
     for unit in plan_units(files):
         description = {
             "read": [
-                [*_identity(span.file, hashes[span.file.path]), span.file.name, span.start, span.end] for span in unit
+                [*_identity(span.file, hashes[span.file.on_disk]), span.file.name, span.start, span.end]
+                for span in unit
             ],
             "settings": cleaning.settings(),
             "layout": [layout.buckets, layout.ranges, layout.line_ranges],
@@ -177,12 +202,18 @@ def _read_tasks(
     return tasks
 
 
+def _shown(names: Sequence[str]) -> str:
+    return ", ".join(names[:_NAMES_SHOWN]) + (", ..." if len(names) > _NAMES_SHOWN else "")
+
+
 def _say(files: Sequence[RawFile], unrecognised: Sequence[str], results: dict[str, Any]) -> None:
     left_out = "none left out"
     if unrecognised:
-        shown = ", ".join(unrecognised[:_NAMES_SHOWN]) + (", ..." if len(unrecognised) > _NAMES_SHOWN else "")
-        left_out = f"{len(unrecognised)} left out as not recognised: {shown}"
-    print(f"ingest: {len(files)} files, {left_out}")
+        left_out = f"{len(unrecognised)} left out as not recognised: {_shown(unrecognised)}"
+    read = [file for file in files if not file.problem]
+    print(f"ingest: {len(read)} files, {left_out}")
+    if empty := [file.name for file in read if file.is_empty]:
+        print(f"  {len(empty)} of them are empty: {_shown(empty)}")
     hints = [f"{file.name}: {file.hint}" for file in files if file.hint]
     for hint in hints[:_NAMES_SHOWN]:
         print(f"  hint: {hint}")

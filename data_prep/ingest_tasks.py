@@ -24,6 +24,7 @@ from data_prep.raw.formats import RawDocument, read_documents
 from data_prep.raw.sources import Unit
 from data_prep.raw.streams import BadInput
 from data_prep.shuffle import RunWriter
+from data_prep.terminal import escaped
 from data_prep.work import Report
 
 _ENTRIES_IN_MEMORY = 1 << 20
@@ -65,7 +66,7 @@ def read_unit(task: ReadUnit, report: Report) -> dict[str, Any]:
     def complain(problem: BadInput) -> None:
         if task.cleaning.on_bad_input == "stop":
             raise problem
-        problems.append(str(problem))
+        problems.append(escaped(str(problem)))
 
     runs = RunWriter(task.stem, task.layout.num_buckets)
     bands, lines = _EntryWriter(task.stem, "bands"), _EntryWriter(task.stem, "lines")

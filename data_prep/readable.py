@@ -1,4 +1,7 @@
-"""Numbers as a reader says them."""
+"""Numbers, and kinds of values, as a reader says them."""
+
+from collections.abc import Mapping
+from typing import Any
 
 
 def short(value: float) -> str:
@@ -29,3 +32,20 @@ def share_of(part: float, whole: float) -> str:
 def size(number: float) -> str:
     """Bytes as a reader says them."""
     return f"{short(number)}B" if number >= 1000 else f"{number:.0f} B"
+
+
+def kind_of(value: Any) -> str:
+    """What a value of JSON or of a table is: null, a number, a list."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int | float):
+        return "a number"
+    if isinstance(value, str):
+        return "a string"
+    if isinstance(value, bytes | bytearray):
+        return "bytes"
+    if isinstance(value, Mapping):
+        return "an object"
+    return "a list" if isinstance(value, list | tuple) else f"a value of kind {type(value).__name__}"

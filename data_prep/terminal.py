@@ -9,8 +9,8 @@ import sys
 import unicodedata
 from typing import TextIO
 
-# What would move the cursor or turn the direction of writing round.
-_STEERING = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+# What would move the cursor or turn the direction of writing round, and bytes of file names that are not UTF-8.
+_STEERING = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def wants_color(stream: TextIO) -> bool:
@@ -25,7 +25,15 @@ def visible(text: str) -> str:
 
 def escaped(text: str) -> str:
     """The same, with line ends as \\n."""
-    return _STEERING.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
+    return _STEERING.sub(_escape, text)
+
+
+def _escape(found: re.Match[str]) -> str:
+    number = ord(found[0])
+    # How Python writes bytes of names that are not UTF-8 (PEP 383).
+    return (
+        f"\\x{number - 0xDC00:02x}" if 0xDC80 <= number < 0xDD00 else found[0].encode("unicode_escape").decode("ascii")
+    )
 
 
 def columns_of(text: str) -> int:

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 from pipeline import config, dsconfig, stages
-from pipeline.artifacts import UserError
+from pipeline.artifacts import UserError, refusal
 from pipeline.run import Run
 
 
@@ -84,12 +84,21 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         return _dispatch(options)
     except UserError as error:
-        rank = os.environ.get("SLURM_PROCID" if "SLURM_STEP_ID" in os.environ else "RANK", "0")
-        if rank != "0":
-            # Rank 0 mostly meets the same mistake: it speaks first and its exit ends this process.
-            time.sleep(3)
-        print(f"error: {error}", file=sys.stderr, flush=True)
-        return 2
+        return _fail(error)
+    except OSError as error:
+        refused = refusal(error, getattr(options, "root", Path()))
+        if refused is None:
+            raise
+        return _fail(refused)
+
+
+def _fail(error: UserError) -> int:
+    rank = os.environ.get("SLURM_PROCID" if "SLURM_STEP_ID" in os.environ else "RANK", "0")
+    if rank != "0":
+        # Rank 0 mostly meets the same mistake: it speaks first and its exit ends this process.
+        time.sleep(3)
+    print(f"error: {error.shown()}", file=sys.stderr, flush=True)
+    return 2
 
 
 def _dispatch(options: argparse.Namespace) -> int:

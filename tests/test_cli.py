@@ -261,3 +261,13 @@ def test_a_run_in_use_is_not_shared(tmp_path: Path) -> None:
         pass
     with exclusive(tmp_path):
         pass
+
+
+def test_what_the_system_refuses_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    long = str(tmp_path / ("a\x1b" + "x" * 300))
+    for words in (["status", "--root", long], ["data", "--recipe", f"{long}.toml"], ["run", "--data", long]):
+        assert main(words) == 2
+        said = capsys.readouterr().err
+        assert said.startswith(f"error: cannot use {tmp_path}/a\\x1bxxx")
+        assert said.endswith(": File name too long; mend that, or name another place\n")
+        assert said.count("\n") == 1

@@ -27,6 +27,7 @@ from data_prep.raw.streams import (
 from data_prep.raw.tables import Row, read_hub, read_parquet
 from data_prep.raw.wikidump import iter_pages, keep_page, parse_page
 from data_prep.raw.wikitext import plain_text
+from data_prep.readable import kind_of
 
 # Neighbours in a running text tell of each other: so many bytes of it, or documents of rows, go into one split.
 STRETCH, _PARTS_OF_STRETCH = 250_000, 50
@@ -34,7 +35,7 @@ STRETCH, _PARTS_OF_STRETCH = 250_000, 50
 # which is so wherever it is cut into spans; rows of a table by their characters.
 GATHERED = 5_000
 
-_BOOK_SUFFIX = re.compile(r"\.(?:txt|text)(?:\.(?:gz|bz2|zst))?$", re.IGNORECASE)
+_BOOK_SUFFIX = re.compile(r"\.(?:txt|text)(?:\.(?:gz|bz2|xz|zst))?$", re.IGNORECASE)
 _DOC = re.compile(r'<doc id="([^"]*)"')
 _DOC_START, _DOC_END = "<doc id=", "</doc>"
 
@@ -66,6 +67,8 @@ def read_documents(unit: Unit, complain: Complain, report: Callable[[int], objec
     for span in unit:
         progress = _SpanProgress(span, report)
         try:
+            if span.file.problem:
+                raise Damaged(span.file.problem)
             yield from _READERS[span.file.format](span, complain, progress)
         except Damaged as problem:
             complain(problem)
@@ -101,18 +104,25 @@ def _document(file: RawFile, identifier: str, paragraphs: list[str], kind: str |
     return RawDocument(file.source, file.rank, kind or file.format, identifier, paragraphs)
 
 
-def _stream(span: Span, progress: Progress, start: int | None = None, end: int | None = None) -> Stream:
-    """The bytes of a span; of files that are not cut, those of the whole file."""
+def _stream(
+    span: Span, complain: Complain, progress: Progress, start: int | None = None, end: int | None = None
+) -> Stream:
+    """The bytes of a span; of files that are not cut, those of the whole file. Damaged parts are left out."""
     start, end = span.start if start is None else start, span.end if end is None else end
     whole = start == 0 and end >= span.file.size
-    return Stream(span.file.path, span.file.compression, start, None if whole else end, progress)
+    file = span.file
+    return Stream(
+        file.path, file.compression, start, None if whole else end, progress, complain=complain, opened=file.opened
+    )
 
 
 def _books(span: Span, complain: Complain, progress: _SpanProgress) -> Iterator[RawDocument]:
     """The one book of a file; of a longer collection, its volumes."""
     file = span.file
     identifier = _BOOK_SUFFIX.sub("", file.name.rpartition("/")[2])
-    for number, lines in enumerate(volumes(_sound_lines(_stream(span, progress.at))), 1):
+    # Nobody to complain to: a book with a hole is none.
+    stream = Stream(file.path, file.compression, progress=progress.at, opened=file.opened)
+    for number, lines in enumerate(volumes(_sound_lines(stream)), 1):
         paragraphs, stripped = parse_book(lines)
         name = identifier if number == 1 else f"{identifier}#{number}"
         yield RawDocument(file.source, file.rank, "book", name, paragraphs, stripped)
@@ -128,9 +138,10 @@ def _sound_lines(stream: Stream) -> Iterator[str]:
 
 def _articles(span: Span, complain: Complain, progress: _SpanProgress) -> Iterator[RawDocument]:
     """A document a line."""
-    stream = _stream(span, progress.at, max(span.start - 1, 0))
+    stream = _stream(span, complain, progress.at, max(span.start - 1, 0))
     for offset, line in own_lines(stream, complain, inside=span.start > 0):
-        if line.strip():
+        # Behind damaged data a line may be half of one.
+        if line.strip() and offset != stream.resumed:
             yield _document(span.file, f"{span.file.name}@{offset}", [line])
 
 
@@ -138,7 +149,7 @@ def _sentences(span: Span, complain: Complain, progress: _SpanProgress) -> Itera
     """Documents of a sentence a line, a blank line before each. A document belongs to the span that this blank line
     starts in; one longer than a volume is cut."""
     file = span.file
-    stream = _stream(span, progress.at, max(span.start - 1, 0))
+    stream = _stream(span, complain, progress.at, max(span.start - 1, 0))
     is_ours = span.start == 0
     gathered: list[str] = []
     first = size = 0
@@ -149,7 +160,8 @@ def _sentences(span: Span, complain: Complain, progress: _SpanProgress) -> Itera
             if is_ours:
                 complain(line)
             continue
-        is_blank = not line.strip()
+        # Behind damaged data a line may be half of one, and of another document.
+        is_blank = not line.strip() or offset == stream.resumed
         if gathered and (is_blank or size > VOLUME_CHARACTERS):
             yield _document(file, f"{file.name}@{first}", gathered)
             gathered, size = [], 0
@@ -170,10 +182,13 @@ def _lines(span: Span, complain: Complain, progress: _SpanProgress) -> Iterator[
     begin, end = (-(-cut // GATHERED) * GATHERED for cut in (span.start, span.end))
     if begin == end > 0:
         return
-    stream = _stream(span, progress.at, max(begin - 1, 0), end)
+    stream = _stream(span, complain, progress.at, max(begin - 1, 0), end)
     gathered: list[str] = []
     first = 0
     for offset, line in own_lines(stream, complain, inside=begin > 0):
+        if offset == stream.resumed:
+            # Behind damaged data a line may be half of one.
+            line = ""
         if gathered and (not line.strip() or offset // GATHERED != first // GATHERED):
             yield _part_of_text(span.file, f"{span.file.name}@{first}", gathered, first // STRETCH)
             gathered = []
@@ -190,7 +205,7 @@ def _part_of_text(file: RawFile, identifier: str, lines: list[str], stretch: int
 
 
 def _jsonl(span: Span, complain: Complain, progress: _SpanProgress) -> Iterator[RawDocument]:
-    stream = _stream(span, progress.at, max(span.start - 1, 0))
+    stream = _stream(span, complain, progress.at, max(span.start - 1, 0))
     for offset, line in own_lines(stream, complain, inside=span.start > 0):
         if line.strip():
             yield from _json_document(span.file, line, offset, stream, complain)
@@ -201,7 +216,9 @@ def _json_document(file: RawFile, line: str, offset: int, stream: Stream, compla
     try:
         record = json.loads(line)
     except (ValueError, RecursionError) as error:
-        complain(BadInput(f"{where} is no JSON ({error}); mend it or take it out"))
+        # Behind damaged data a line may be half of one.
+        if offset != stream.resumed:
+            complain(BadInput(f"{where} is no JSON ({error}); mend it or take it out"))
         return
     text = record.get(file.text) if isinstance(record, dict) else None
     if not isinstance(text, str):
@@ -215,9 +232,9 @@ def _json_document(file: RawFile, line: str, offset: int, stream: Stream, compla
 
 def _lack(record: object, text: str) -> str:
     if not isinstance(record, dict):
-        return f"is a JSON {type(record).__name__}, wanted an object with the text as {text!r}"
+        return f"is a JSON {kind_of(record).removeprefix('a ')}, wanted an object with the text as {text!r}"
     if text in record:
-        return f"has a {type(record[text]).__name__} as {text!r}, wanted a string"
+        return f"has {kind_of(record[text])} as {text!r}, wanted a string"
     return f"has no {text!r}, it has {', '.join(map(repr, list(record)[:10]))[:200] or 'nothing'}"
 
 
@@ -230,7 +247,7 @@ def _extracted(span: Span, complain: Complain, progress: _SpanProgress) -> Itera
 
 
 def _is_json(file: RawFile) -> bool:
-    for block in Stream(file.path, file.compression, text=False):
+    for block in Stream(file.path, file.compression, text=False, opened=file.opened):
         if start := block.removeprefix(BOM).lstrip():
             return start.startswith(b"{")
     return False
@@ -239,11 +256,12 @@ def _is_json(file: RawFile) -> bool:
 def _tagged(span: Span, complain: Complain, progress: _SpanProgress) -> Iterator[RawDocument]:
     """A document starts at every `<doc id=` line; lines before a span's first one belong to the span before."""
     path = span.file.path
-    stream = _stream(span, progress.at, max(span.start - 1, 0))
+    stream = _stream(span, complain, progress.at, max(span.start - 1, 0))
     begun: int | None = None
     identifier, paragraphs, size = "", [""], 0
     # True where lines outside of documents need no complaint: what they are the rest of is somebody else's, or refused.
     passing = span.start > 0
+    stopped = stream.resumed
 
     def refuse(what: str, offset: int) -> None:
         nonlocal begun, passing
@@ -251,6 +269,8 @@ def _tagged(span: Span, complain: Complain, progress: _SpanProgress) -> Iterator
         complain(BadInput(f"{path}: {what} ({stream.where(offset)}); extract the file again, or take that part out"))
 
     for offset, line in read_lines(stream, inside=span.start > 0):
+        if stream.resumed > stopped:
+            begun, passing, stopped = None, True, stream.resumed
         if isinstance(line, str) and line.startswith(_DOC_START):
             if begun is not None:
                 refuse(f"document {identifier} has no </doc> before the next one begins", begun)
@@ -283,14 +303,14 @@ def _tagged(span: Span, complain: Complain, progress: _SpanProgress) -> Iterator
                 refuse(f"document {identifier} is longer than {MAX_RECORD_BYTES:,} characters", begun)
         elif line.strip() and not passing:
             refuse(f"text outside <doc> ... </doc>: {line[:60]!r}", offset)
-    if begun is not None:
+    if begun is not None and stream.resumed == stopped:
         refuse(f"the file ends inside document {identifier} (no </doc>), so it is truncated", begun)
 
 
 def _dump(span: Span, complain: Complain, progress: _SpanProgress) -> Iterator[RawDocument]:
     """Articles of a MediaWiki dump, the title as their first paragraph; other pages as wikitext, `dropped`."""
     file = span.file
-    stream = _stream(span, progress.at)
+    stream = _stream(span, complain, progress.at)
     for offset, raw in iter_pages(stream, MAX_RECORD_BYTES):
         if stream.base + offset >= stream.limit:
             return

@@ -5,16 +5,17 @@ Knows nothing of sources, and reads no more than the beginning of a file.
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import BinaryIO, Literal
 
 from data_prep.raw.compression import MAGIC_BYTES, Compression, compression_of
 from data_prep.raw.layouts import has_blank_lines, hint_of, layout_of
-from data_prep.raw.streams import BOM, Damaged, Stream, is_utf16
+from data_prep.raw.streams import BOM, Damaged, Stream, wide_encoding
 
 Format = Literal["book", "lines", "articles", "sentences", "wikiextractor", "wikidump", "jsonl", "parquet", "hub"]
 
-_PACKED_SUFFIX = re.compile(r"\.(?:gz|bz2|zst)$", re.IGNORECASE)
+_PACKED_SUFFIX = re.compile(r"\.(?:gz|bz2|xz|zst)$", re.IGNORECASE)
 _BY_SUFFIX: dict[str, Format] = {
     ".txt": "book",
     ".text": "book",
@@ -30,14 +31,17 @@ _EXTRACTED = re.compile(rb"\s*<doc id=")
 _EXTRACTED_KEYS = {"id", "url", "title", "text"}
 
 
-def peek(path: Path) -> tuple[Compression, bytes, bool]:
-    """How a file is packed, its first unpacked bytes as far as they can be read, and whether any could."""
+def peek(path: str, opened: Callable[[], BinaryIO] | None = None) -> tuple[Compression, bytes, bool]:
+    """How a file is packed, its first unpacked bytes as far as they can be read, and whether any could.
+
+    `opened` gives the bytes of what is no file of its own.
+    """
     start = b""
     compression: Compression = "none"
     try:
-        with path.open("rb") as file:
+        with opened() if opened else Path(path).open("rb") as file:
             compression = compression_of(file.read(MAGIC_BYTES))
-        for block in Stream(str(path), compression, text=False):
+        for block in Stream(path, compression, text=False, opened=opened):
             start += block
             if len(start) >= _PEEK_BYTES:
                 break
@@ -58,7 +62,7 @@ def format_of(name: str, start: bytes, readable: bool, wanted: Format | None, te
         return "parquet"
     if wanted == "lines":
         return "sentences" if has_blank_lines(_decoded(start)) else "lines"
-    found = wanted or _by_content(start, text) or _BY_SUFFIX.get(Path(_PACKED_SUFFIX.sub("", name)).suffix.lower())
+    found = wanted or _by_content(start, text) or _BY_SUFFIX.get(plain_suffix(name))
     if found is None and not readable:
         return "wikidump" if ".xml" in name.lower() else "book"
     return layout_of(_decoded(start)) if found == "book" and wanted is None else found
@@ -73,8 +77,18 @@ def _decoded(start: bytes) -> str:
     return start.decode("utf-8", "replace")
 
 
+def plain_suffix(name: str) -> str:
+    """The suffix of a name without that of its packing, in lower case."""
+    return Path(_PACKED_SUFFIX.sub("", name)).suffix.lower()
+
+
+def is_packed_name(name: str) -> bool:
+    """Whether a name ends as those of packed files do."""
+    return _PACKED_SUFFIX.search(name) is not None
+
+
 def _by_content(start: bytes, text: str) -> Format | None:
-    if is_utf16(start):
+    if wide_encoding(start):
         # Not readable, but to be refused as what it is.
         start = start.replace(b"\0", b"").lstrip(b"\xff\xfe")
     if _DUMP.match(start):

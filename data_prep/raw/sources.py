@@ -1,69 +1,31 @@
-"""What the user named as a source -> its raw files, recognised by content -> spans and units of work.
+"""What the user named as a source -> its raw files and members of archives, recognised by content -> units of work.
 
 Knows nothing of what becomes of a file after it is found.
 """
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import get_args
 
 from data_prep.manifest import UserError
-from data_prep.raw.compression import Compression
-from data_prep.raw.recognise import Format, format_of, hint, peek
-from data_prep.raw.tables import Hub, hub_facts, num_row_groups
+from data_prep.raw.listing import barren_source, files_below
+from data_prep.raw.raw_files import RawFile, Source
+from data_prep.raw.recognise import Format
+from data_prep.raw.tables import Hub, hub_facts
+from data_prep.terminal import escaped
+
+__all__ = ["RawFile", "Source", "Span", "Unit", "find_files", "parse_source", "plan_units"]
 
 # About what one task reads from disk.
 UNIT_BYTES = 8 << 20
 
 _HUB = "hub:"
-_WANTED = "text files (.txt), MediaWiki dumps, WikiExtractor output, JSON lines or parquet, plain, .gz, .bz2 or .zst"
-_SUFFIXES = re.compile(r"(?:\.(?:txt|text|jsonl|ndjson|json|xml|parquet|gz|bz2|zst))+$", re.IGNORECASE)
+_SUFFIXES = re.compile(r"(?:\.(?:txt|text|jsonl|ndjson|json|xml|parquet|gz|bz2|xz|zst|tgz|tar|zip))+$", re.IGNORECASE)
 _SPLITTABLE: tuple[Format, ...] = ("lines", "articles", "sentences", "wikiextractor", "wikidump", "jsonl")
-
-
-@dataclass(frozen=True)
-class Source:
-    """A source as the user named it. `format` None: recognised by content; `text`: the column, "text" if None.
-
-    `format` "lines" on parquet and hub sources says that every row is one line of a running text.
-    """
-
-    location: str
-    name: str
-    is_hub: bool = False
-    format: Format | None = None
-    text: str | None = None
-    config: str | None = None
-    split: str = "train"
-    revision: str | None = None
-
-
-@dataclass(frozen=True)
-class RawFile:
-    """A raw file of a known format, or a hub's data set as if it were one.
-
-    `name` is its path below its source; `rank` the position of its source; `parts` the row groups of a parquet
-    file or the shards of a data set; `rows_are_lines`: the rows of a table are lines of a running text.
-    `fingerprint` stands for the hash of a data set, which has no bytes here. `hint`: what else the file may be.
-    """
-
-    path: str
-    name: str
-    source: str
-    rank: int
-    format: Format
-    compression: Compression
-    size: int
-    text: str = "text"
-    parts: int = 0
-    rows_are_lines: bool = False
-    hub: Hub | None = None
-    fingerprint: str = ""
-    hint: str = ""
 
 
 @dataclass(frozen=True)
@@ -112,7 +74,8 @@ def parse_source(spec: str) -> Source:
     location = location.removeprefix(_HUB) if is_hub else location
     if not location:
         raise UserError(f"source {spec!r} names neither a path nor a data set")
-    values.setdefault("name", location if is_hub else _default_name(location))
+    # Names get into documents, which are UTF-8.
+    values["name"] = escaped(values.get("name", location if is_hub else _default_name(location)))
     return Source(location=location, is_hub=is_hub, **values)  # type: ignore[arg-type]
 
 
@@ -125,8 +88,9 @@ def find_files(sources: Sequence[Source]) -> tuple[list[RawFile], list[str]]:
     """All recognised files in or below `sources`, in the order of sources and names, and the unrecognised names.
 
     A file reached twice counts once, for the source named first; hidden files and folders are not looked at. Of a
-    source with a format all files are taken. Raises UserError for a missing path, an unrecognised file given by
-    itself, two sources of one name, a hub that does not answer, or where nothing is recognised.
+    source with a format all files are taken. What cannot be looked at, and a source that gives nothing, comes as a
+    file with a problem. Raises UserError for a missing path, an unrecognised file given by itself, two sources of
+    one name, a hub that does not answer, or where nothing is recognised.
     """
     by_name: dict[str, Source] = {}
     for source in sources:
@@ -138,43 +102,30 @@ def find_files(sources: Sequence[Source]) -> tuple[list[RawFile], list[str]]:
         by_name[source.name] = source
     recognised: dict[str, RawFile] = {}
     unrecognised: list[str] = []
+    barren: list[RawFile] = []
     for rank, source in enumerate(sources):
         if source.is_hub:
             file = _hub_file(source, rank)
             recognised.setdefault(file.path, file)
             continue
-        root = Path(source.location)
-        if not root.exists():
-            raise UserError(f"source {root} does not exist")
-        for path in [root] if root.is_file() else _walk(root):
-            name = path.name if path == root else str(path.relative_to(root))
-            found = _raw_file(path, source, rank, name)
-            if found is not None:
-                recognised.setdefault(os.path.realpath(path), found)
-            elif path == root:
-                raise UserError(f"source {root} is of no known format; wanted are {_WANTED}; or say ?format=..")
-            else:
-                unrecognised.append(name)
+        files, others = files_below(source, rank)
+        unrecognised += others
+        if all(file.is_empty for file in files):
+            barren.append(barren_source(source, rank, len(files), others))
+        for file in files:
+            inside = file.inside
+            key = os.path.realpath(file.on_disk)
+            recognised.setdefault(f"{key}/{inside.member}" if inside else key, file)
     if not recognised:
-        raise UserError(
-            f"no text found in {', '.join(source.location for source in sources)}: {len(unrecognised)} files looked "
-            f"at, none is known; wanted are {_WANTED}"
-        )
-    return sorted(recognised.values(), key=lambda file: (file.rank, file.name)), unrecognised
+        raise UserError(barren[0].problem)
+    return sorted([*recognised.values(), *(barren if len(barren) < len(sources) else [])], key=_order), unrecognised
 
 
-def _walk(folder: Path) -> Iterator[Path]:
-    visited = set()
-    for root, folders, files in os.walk(folder, followlinks=True):
-        here = os.path.realpath(root)
-        if here in visited:
-            folders.clear()
-            continue
-        visited.add(here)
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(files):
-            if not name.startswith("."):
-                yield Path(root, name)
+def _order(file: RawFile) -> tuple[int, str, int, str]:
+    """By source and name; members of an archive as they lie in it, so that it is read once."""
+    if file.inside is None:
+        return file.rank, file.name, -1, ""
+    return file.rank, file.name.removesuffix(file.inside.member), file.inside.place, file.name
 
 
 def _hub_file(source: Source, rank: int) -> RawFile:
@@ -196,31 +147,6 @@ def _hub_file(source: Source, rank: int) -> RawFile:
     )
 
 
-def _raw_file(path: Path, source: Source, rank: int, name: str) -> RawFile | None:
-    """The file as a RawFile, None where it is of no known format or no regular file."""
-    if path.exists() and not path.is_file():
-        return None
-    compression, start, readable = peek(path)
-    text = source.text or "text"
-    kind = format_of(path.name, start, readable, source.format, text)
-    if kind is None:
-        return None
-    is_table = kind == "parquet"
-    return RawFile(
-        path=str(path),
-        name=name,
-        source=source.name,
-        rank=rank,
-        format=kind,
-        compression="none" if is_table else compression,
-        size=path.stat().st_size if path.exists() else 0,
-        text=text,
-        parts=num_row_groups(str(path)) if is_table else 0,
-        rows_are_lines=is_table and source.format == "lines",
-        hint=hint(kind, start) if source.format is None else "",
-    )
-
-
 def plan_units(files: Sequence[RawFile], unit_bytes: int | None = None) -> list[Unit]:
     """The work in pieces of about `unit_bytes` (None: UNIT_BYTES): large files cut into spans, small ones together.
 
@@ -235,12 +161,18 @@ def plan_units(files: Sequence[RawFile], unit_bytes: int | None = None) -> list[
         if len(spans) > 1:
             units += [(span,) for span in spans]
             continue
-        if together and size + file.size > wanted:
+        if together and size + file.size > wanted and not _in_one_pass(together[-1].file, file):
             units.append(tuple(together))
             together, size = [], 0
         together += spans
         size += file.size
     return [*units, tuple(together)] if together else units
+
+
+def _in_one_pass(before: RawFile, file: RawFile) -> bool:
+    """Whether to read a file in one go with the one before it: members of a packed tar file lie behind one another."""
+    one, other = before.inside, file.inside
+    return one is not None and other is not None and one.archive == other.archive and one.compression != "none"
 
 
 def _spans(file: RawFile, unit_bytes: int) -> list[Span]:
@@ -249,7 +181,7 @@ def _spans(file: RawFile, unit_bytes: int) -> list[Span]:
         end = number = file.parts
     elif file.format == "parquet":
         end, number = file.parts, min(file.parts, number)
-    elif file.format in _SPLITTABLE and (file.compression == "none" or _may_have_streams(file)):
+    elif file.format in _SPLITTABLE and not file.inside and (file.compression == "none" or _may_have_streams(file)):
         end = file.size
     else:
         end, number = file.size, 1

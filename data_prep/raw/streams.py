@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from data_prep.manifest import UserError
-from data_prep.raw.compression import MAGIC_BYTES, UNPACK_ERRORS, UNPACKERS, Compression, compression_of
+from data_prep.raw.compression import MAGIC_BYTES, UNPACK_ERRORS, UNPACKERS, Compression, compression_of, find_stream
 
 MAX_RECORD_BYTES = 32 << 20
 # A file that unpacks to more than both is taken for one made to fill memory or disk.
@@ -18,10 +18,18 @@ BOMB_BYTES, BOMB_RATIO = 256 << 20, 200
 BOM = b"\xef\xbb\xbf"
 
 _BLOCK, _PACKED_BLOCK = 1 << 20, 1 << 18
-_BZ2_STREAM = re.compile(rb"BZh[1-9]1AY&SY")
 _LONE_RETURNS = re.compile(rb"(?<!\r)\r++(?!\n)")
-_UTF16_BYTES = 4
-_UTF16 = re.compile(rb"\xff\xfe|\xfe\xff|[^\0]\0[^\0]\0|\0[^\0]\0[^\0]", re.DOTALL)
+# A damaged stream that unpacks to no more than this comes not at all: only its end tells that it is sound.
+_HELD_BYTES = 4 << 20
+# No unpacker goes on for longer behind damage: a block of bz2, the largest there is, has less than 2.3 MB.
+_OVERRUN = 4 << 20
+_WIDE_BYTES = 8
+_WIDE = {
+    "UTF-32": re.compile(
+        rb"\xff\xfe\0\0|\0\0\xfe\xff|(?:(?!\0\0)..[\0-\3]\0){2}|(?:\0[\0-\3](?!\0\0)..){2}", re.DOTALL
+    ),
+    "UTF-16": re.compile(rb"\xff\xfe|\xfe\xff|[^\0]\0[^\0]\0|\0[^\0]\0[^\0]", re.DOTALL),
+}
 
 
 class BadInput(UserError):  # noqa: N818
@@ -36,9 +44,17 @@ Complain = Callable[[BadInput], None]
 Progress = Callable[[int], None]
 
 
-def is_utf16(start: bytes) -> bool:
-    """True where unpacked text begins as UTF-16 (or UTF-32) does, with or without a byte order mark."""
-    return _UTF16.match(start) is not None
+class _Broken(Exception):  # noqa: N818
+    """A stream (member, frame) that cannot be unpacked; the next one, if any, begins at or behind byte `behind`."""
+
+    def __init__(self, problem: str, behind: int) -> None:
+        super().__init__(problem)
+        self.behind = behind
+
+
+def wide_encoding(start: bytes) -> str | None:
+    """UTF-16 or UTF-32 where unpacked text begins as these do, with or without a byte order mark, else None."""
+    return next((name for name, begins in _WIDE.items() if begins.match(start)), None)
 
 
 class Stream:
@@ -48,8 +64,11 @@ class Stream:
     `base` and `where`: in the file where it is not packed, else in what is unpacked. Only multistream bz2 can be
     entered at a `start` other than 0: the streams that start in the span are unpacked, and those behind it as long
     as the last record goes on; `limit` is known once one of those begins.
-    Raises Damaged, at most once for all spans of a file, for what cannot be read, is UTF-16 (unless not `text`),
-    or unpacks to more than `most` bytes and BOMB_RATIO times its size.
+    Raises Damaged, at most once for all spans of a file, for what cannot be read, is UTF-16 or UTF-32 (unless not
+    `text`), or unpacks to more than `most` bytes and BOMB_RATIO times its size; and for a damaged stream (member,
+    frame), unless `complain` is given. Then that is told, and where it returns, reading goes on at the next stream:
+    an empty block says that what follows, from offset `resumed` on, does not go on with what came before.
+    `opened` gives the bytes of what is no file of its own.
     """
 
     def __init__(
@@ -61,10 +80,14 @@ class Stream:
         progress: Progress = lambda _: None,
         most: int = BOMB_BYTES,
         text: bool = True,
+        complain: Complain | None = None,
+        opened: Callable[[], BinaryIO] | None = None,
     ) -> None:
         self.path, self.compression = path, compression
         self._start, self._end = start, math.inf if end is None else end
         self._progress, self._most, self._is_text = progress, most, text
+        self._complain, self._opened = complain, opened or self._from_disk
+        self.resumed = -1
         self._position = self._first = start
         self._unpacked = 0
         self.base = start if compression == "none" else 0
@@ -80,7 +103,7 @@ class Stream:
 
     def __iter__(self) -> Iterator[bytes]:
         try:
-            with Path(self.path).open("rb", buffering=0) as file:
+            with self._opened() as file:
                 if self.compression == "none":
                     yield from self._plain(file)
                 else:
@@ -90,10 +113,13 @@ class Stream:
                 f"cannot read {self.path}: {error.strerror or error}; mend that or move the file out of the source"
             ) from error
 
+    def _from_disk(self) -> BinaryIO:
+        return Path(self.path).open("rb", buffering=0)
+
     def _plain(self, file: BinaryIO) -> Iterator[bytes]:
         if self._start:
-            # A UTF-16 file is refused in its first span, once.
-            if is_utf16(file.read(_UTF16_BYTES)):
+            # Such a file is refused in its first span, once.
+            if wide_encoding(file.read(_WIDE_BYTES)):
                 return
             file.seek(self._start)
             yield from self._blocks(file, _BLOCK)
@@ -102,14 +128,20 @@ class Stream:
 
     def _checked(self, blocks: Iterator[bytes]) -> Iterator[bytes]:
         first = b""
-        while len(first) < _UTF16_BYTES and (block := next(blocks, b"")):
+        for block in blocks:
             first += block
-        if self._is_text and self._first == 0 and is_utf16(first):
+            if not block or len(first) >= _WIDE_BYTES:
+                break
+        encoding = wide_encoding(first) if self._is_text and self._first == 0 else None
+        if encoding:
             raise Damaged(
-                f"{self.path} is UTF-16, wanted UTF-8; convert it (for instance iconv -f utf-16 -t utf-8) "
-                "or move it out of the source"
+                f"{self.path} is {encoding}, wanted UTF-8; convert it (for instance "
+                f"iconv -f {encoding.lower()} -t utf-8) or move it out of the source"
             )
-        yield first
+        if first:
+            yield first
+        if self.resumed >= 0:
+            yield b""
         yield from blocks
 
     def _blocks(self, file: BinaryIO, size: int) -> Iterator[bytes]:
@@ -120,87 +152,121 @@ class Stream:
 
     def _unpack(self, file: BinaryIO) -> Iterator[bytes]:
         packed = self._blocks(file, _PACKED_BLOCK)
-        data = self._first_stream(file, packed) if self._start else b""
-        if data is None:
-            return
+        if self._start:
+            place = find_stream(file, self.compression, self._start, self._end)
+            if place is None:
+                return
+            self._first = self._go_to(file, place)
+        data = b""
         while True:
             data = self._next_header(data, packed)
             if not data:
                 return
             header = self._position - len(data)
             beyond = self.limit < math.inf
-            if compression_of(data) != self.compression:
-                if beyond:
-                    return
-                raise Damaged(
-                    f"{self.path}: no {self.compression} data but something else goes on at its byte {header:,}; "
-                    "fetch it again or move it out of the source"
-                )
-            if header >= self._end and not beyond:
-                self.limit, beyond = self._unpacked, True
             try:
-                data = yield from self._unpack_stream(data, packed)
-            except Damaged:
+                if compression_of(data) != self.compression:
+                    raise _Broken(
+                        f"{self.path}: no {self.compression} data but something else goes on at its byte {header:,}; "
+                        "fetch it again or move it out of the source",
+                        header + 1,
+                    )
+                if header >= self._end and not beyond:
+                    self.limit, beyond = self._unpacked, True
+                data = yield from self._unpack_stream(data, packed, file)
+            except _Broken as broken:
                 # What lies behind the span is refused by the span it belongs to.
-                if beyond:
+                if not beyond:
+                    self._refuse(Damaged(str(broken)), broken)
+                self.resumed = self._unpacked
+                yield b""
+                place = None if beyond else self._next_stream(file, broken.behind, self._end)
+                if place is None:
                     return
-                raise
+                self._go_to(file, place)
+                packed, data = self._blocks(file, _PACKED_BLOCK), b""
 
-    def _first_stream(self, file: BinaryIO, packed: Iterator[bytes]) -> bytes | None:
-        """The bytes from the first header in the span on, None where none is in it."""
-        file.seek(self._start)
-        window = b""
-        for block in packed:
-            window = window[-(MAGIC_BYTES - 1) :] + block
-            found = _BZ2_STREAM.search(window)
-            first = self._position - len(window)
-            if found is not None:
-                self._first = first + found.start()
-                return window[found.start() :] if self._first < self._end else None
-            if self._position - MAGIC_BYTES >= self._end:
-                break
-        return None
+    def _refuse(self, problem: Damaged, reason: Exception) -> None:
+        if self._complain is None:
+            raise problem from reason
+        self._complain(problem)
+
+    def _next_stream(self, file: BinaryIO, behind: int, end: float = math.inf) -> int | None:
+        return find_stream(file, self.compression, behind, end) if file.seekable() else None
+
+    def _go_to(self, file: BinaryIO, place: int) -> int:
+        self._position = file.seek(place)
+        return place
 
     def _next_header(self, data: bytes, packed: Iterator[bytes]) -> bytes:
-        """At least the bytes of a header, or all that are left; gzip may be padded with zeros between members."""
+        """At least the bytes of a header, or all that are left; gzip and xz may be padded with zeros in between."""
         at_start = self._position == len(data) + self._start
         while True:
-            if self.compression == "gzip" and not at_start:
+            if self.compression in ("gzip", "xz") and not at_start:
                 data = data.lstrip(b"\0")
             if len(data) >= MAGIC_BYTES or not (block := next(packed, b"")):
                 return data
             data += block
 
-    def _unpack_stream(self, data: bytes, packed: Iterator[bytes]) -> Generator[bytes, None, bytes]:
+    def _unpack_stream(self, data: bytes, packed: Iterator[bytes], file: BinaryIO) -> Generator[bytes, None, bytes]:
         """Yields what one stream (member, frame) unpacks to, returns the bytes read behind it."""
-        begin = self._position - len(data)
+        begin = fed = self._position - len(data)
+        before = self._unpacked
         unpacker = UNPACKERS[self.compression]()
+        held: list[bytes] = []
+        size, most_held = 0, 0 if self._complain is None else _HELD_BYTES
         try:
-            while True:
-                for piece in unpacker.pieces(data):
-                    if piece:
-                        self._unpacked += len(piece)
-                        self._check_ratio()
-                        yield piece
-                if unpacker.eof:
-                    return unpacker.rest
-                if not (data := next(packed, b"")):
-                    raise Damaged(
+            while not unpacker.eof:
+                # Portions are counted from the stream's own beginning: what comes before damage is found must not
+                # depend on where reading began.
+                while len(data) < _PACKED_BLOCK and (block := next(packed, b"")):
+                    data += block
+                if not data:
+                    following = self._next_stream(file, max(begin + 1, fed - _OVERRUN))
+                    if following is not None:
+                        raise _Broken(self._corrupt(begin, "they have no end"), following)
+                    yield from self._passed(held)
+                    raise _Broken(
                         f"{self.path} ends in the middle of the {self.compression} data that begin at its byte "
-                        f"{begin:,}: it is truncated; fetch it again or move it out of the source"
+                        f"{begin:,}: it is truncated; fetch it again or move it out of the source",
+                        fed,
                     )
+                portion, data = data[:_PACKED_BLOCK], data[_PACKED_BLOCK:]
+                fed += len(portion)
+                for piece in unpacker.pieces(portion):
+                    held.append(piece)
+                    size += len(piece)
+                    self._check_ratio(before + size)
+                    if size > most_held:
+                        yield from self._passed(held)
+        except MemoryError as error:
+            raise UserError(
+                f"{self.path}: there is not enough memory to unpack it; what `zstd --long` wrote takes up to 2 GiB in "
+                "every worker: give fewer --workers, or pack it again without --long"
+            ) from error
         except UNPACK_ERRORS as error:
             # The system's own errors have a number, bz2's have none.
             if isinstance(error, OSError) and error.errno is not None:
                 raise
-            raise Damaged(
-                f"{self.path}: the {self.compression} data that begin at its byte {begin:,} are corrupt ({error}); "
-                "fetch the file again or move it out of the source"
-            ) from error
+            raise _Broken(self._corrupt(begin, str(error)), max(begin + 1, fed - _OVERRUN)) from error
+        yield from self._passed(held)
+        return unpacker.rest + data
 
-    def _check_ratio(self) -> None:
+    def _passed(self, held: list[bytes]) -> Iterator[bytes]:
+        for piece in filter(None, held):
+            self._unpacked += len(piece)
+            yield piece
+        held.clear()
+
+    def _corrupt(self, begin: int, reason: str) -> str:
+        return (
+            f"{self.path}: the {self.compression} data that begin at its byte {begin:,} are corrupt ({reason}); "
+            "fetch the file again or move it out of the source"
+        )
+
+    def _check_ratio(self, unpacked: int) -> None:
         read = self._position - self._first
-        if self._unpacked > self._most and self._unpacked > BOMB_RATIO * read:
+        if unpacked > self._most and unpacked > BOMB_RATIO * read:
             raise Damaged(
                 f"{self.path}: {read:,} bytes of it unpack to more than {self._most >> 20:,} MiB, as only a "
                 "decompression bomb does; move it out of the source, or unpack it yourself if you trust it"
@@ -230,15 +296,23 @@ def read_lines(stream: Stream, inside: bool = False) -> Iterator[tuple[int, str 
     the middle of a line, and what comes before the first line end is left out; nothing comes where that lies behind
     the limit.
     Bad are lines over MAX_RECORD_BYTES, of which no more than that is held, NUL bytes, and what is not UTF-8.
+    Where damaged data were left out, the line before them does not come, and the one at offset `stream.resumed` may
+    be the end of one.
     """
     offset = stream.base
     pending: list[bytes] = []
     length = 0
     for block in _with_line_feeds(stream):
+        if not block:
+            offset += length
+            pending, length = [], 0
         for number, part in enumerate(block.split(b"\n")):
             if number:
                 if not inside:
-                    yield offset, _line(stream, offset, pending, length)
+                    line = _line(stream, offset, pending, length)
+                    # Half a line may begin inside of a character.
+                    if isinstance(line, str) or offset != stream.resumed:
+                        yield offset, line
                 inside = False
                 offset += length + 1
                 pending, length = [], 0
@@ -251,18 +325,28 @@ def read_lines(stream: Stream, inside: bool = False) -> Iterator[tuple[int, str 
             else:
                 pending.clear()
     if length and not inside:
-        yield offset, _line(stream, offset, pending, length)
+        line = _line(stream, offset, pending, length)
+        if isinstance(line, str) or offset != stream.resumed:
+            yield offset, line
 
 
 def _with_line_feeds(blocks: Iterable[bytes]) -> Iterator[bytes]:
-    """The same bytes with "\n" for every "\r" that ends a line by itself; "\r\n" and "\r\r\n" stay."""
+    """The blocks with "\n" for every "\r" that ends a line by itself; "\r\n" and "\r\r\n" stay, and empty blocks do."""
     held = b""
     for block in blocks:
-        block = held + block
-        # What follows the last ones is not known yet.
-        held = block[len(block.rstrip(b"\r")) :]
-        block = block[: len(block) - len(held)]
-        yield _LONE_RETURNS.sub(lambda found: b"\n" * len(found[0]), block) if b"\r" in block else block
+        if not block:
+            if held:
+                yield b"\n" * len(held)
+            held = b""
+            yield block
+            continue
+        # What follows the last returns is not known yet.
+        known = (held + block).rstrip(b"\r")
+        held = (held + block)[len(known) :]
+        if b"\r" in known:
+            known = _LONE_RETURNS.sub(lambda found: b"\n" * len(found[0]), known)
+        if known:
+            yield known
     if held:
         yield b"\n" * len(held)
 

@@ -3,11 +3,12 @@
 Knows nothing of what becomes of a text.
 """
 
+import io
 import logging
 import os
 import textwrap
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import repeat
@@ -19,6 +20,8 @@ import pyarrow.parquet as pq
 
 from data_prep.manifest import UserError, sha256_json
 from data_prep.raw.streams import BadInput, Damaged, Progress
+from data_prep.readable import kind_of
+from data_prep.terminal import escaped
 
 _ID = "id"
 _BATCH_BYTES, _MOST_ROWS = 4 << 20, 4096
@@ -60,7 +63,7 @@ class Row(NamedTuple):
 def num_row_groups(path: str) -> int:
     """Row groups of a parquet file; 1 for a file that cannot be read, which reading it complains of."""
     try:
-        with pq.ParquetFile(path) as file:
+        with _parquet_file(path) as file:
             return max(file.num_row_groups, 1)
     except _PARQUET_ERRORS:
         return 1
@@ -73,7 +76,7 @@ def read_parquet(path: str, text: str, start: int, end: int, report: Progress) -
     what is no parquet file or damaged, and where the column of texts is missing or of another type.
     """
     try:
-        with pq.ParquetFile(path, pre_buffer=False, buffer_size=_READ_AHEAD, page_checksum_verification=True) as file:
+        with _parquet_file(path, pre_buffer=False, buffer_size=_READ_AHEAD, page_checksum_verification=True) as file:
             _check_columns(path, text, file.schema_arrow)
             columns = [text, _ID] if _ID in file.schema_arrow.names and text != _ID else [text]
             for group in range(start, min(end, file.num_row_groups)):
@@ -94,6 +97,14 @@ def read_parquet(path: str, text: str, start: int, end: int, report: Progress) -
             reason = _one_line(error)
             problem = f"{path} is no whole parquet file ({reason}); fetch it again or move it out of the source"
         raise Damaged(problem) from error
+
+
+@contextmanager
+def _parquet_file(path: str, **options: Any) -> Iterator[pq.ParquetFile]:
+    """The file, whatever its name: pyarrow takes names for UTF-8."""
+    named = io.FileIO(path) if escaped(path) != path else nullcontext(path)
+    with named as opened, pq.ParquetFile(opened, **options) as file:
+        yield file
 
 
 def _check_columns(path: str, text: str, schema: pa.Schema) -> None:
@@ -139,7 +150,7 @@ def _as_text(scalar: pa.Scalar) -> Any:
 def _bad(value: Any, where: str, text: str) -> BadInput:
     if isinstance(value, UnicodeDecodeError):
         return BadInput(f"{where} is not UTF-8 ({value.reason}); mend it or take it out")
-    found = "nothing" if value is None else type(value).__name__
+    found = "nothing" if value is None else kind_of(value)
     return BadInput(f"{where} has {found} in column {text!r}, wanted a string; mend it or take it out")
 
 

@@ -53,11 +53,15 @@ def iter_pages(blocks: Iterable[bytes], limit: int = MAX_PAGE_BYTES) -> Iterator
     """(offset in the stream, `<page>...</page>`) of every page that starts in the blocks (UTF-8).
 
     A page that has no end, because the stream stops, the next page starts or `limit` bytes are over, comes as
-    far as it goes and is refused by `parse_page`; reading goes on at the next `<page>`. At most `limit` bytes
-    and one block are held.
+    far as it goes and is refused by `parse_page`; reading goes on at the next `<page>`. An empty block says that
+    what follows does not go on with what came before: half a page before it does not come. At most `limit` bytes and
+    one block are held.
     """
     buffer, offset, seen, inside = bytearray(), 0, 0, False
     for block in blocks:
+        if not block:
+            offset, seen, inside = offset + len(buffer), 0, False
+            buffer.clear()
         buffer += block
         while True:
             if not inside:

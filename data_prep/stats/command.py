@@ -10,7 +10,7 @@ from data_prep.manifest import write_atomically
 from data_prep.stats import row_tables, tables
 from data_prep.stats.figures import Figures, gather
 from data_prep.stats.text import text_of
-from data_prep.terminal import show, visible
+from data_prep.terminal import escaped, show, visible
 
 PAGE_NAME = "stats.html"
 
@@ -27,7 +27,7 @@ def stats(corpus: Corpus) -> None:
     from data_prep.stats.page import page
 
     path = corpus.root / PAGE_NAME
-    write_atomically(path, page(figures, corpus.root.resolve().name))
+    write_atomically(path, page(figures, escaped(corpus.root.resolve().name)))
     print(f"stats: the same with pictures is in {path}")
 
 

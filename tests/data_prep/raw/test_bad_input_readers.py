@@ -113,7 +113,12 @@ def test_a_stream_that_is_damaged_costs_its_span_and_no_other(tmp_path: Path) ->
     [
         ('{"text": "b"', r"r: the line at byte 31 is no JSON \(.*\); mend it or take it out"),
         ('["text"]', "the line at byte 31 is a JSON list, wanted an object with the text as 'text'; name the column"),
-        ('{"text": null}', "the line at byte 31 has a NoneType as 'text', wanted a string; name the column"),
+        ('{"text": null}', "the line at byte 31 has null as 'text', wanted a string; name the column"),
+        ('{"text": true}', "the line at byte 31 has true as 'text', wanted a string; name the column"),
+        ('{"text": 1.5}', "the line at byte 31 has a number as 'text', wanted a string; name the column"),
+        ('{"text": {"a": 1}}', "the line at byte 31 has an object as 'text', wanted a string; name the column"),
+        ("null", "the line at byte 31 is a JSON null, wanted an object with the text as 'text'; name the column"),
+        ('"words"', "the line at byte 31 is a JSON string, wanted an object with the text as 'text'; name the column"),
         ('{"text": ["a"]}', "the line at byte 31 has a list as 'text', wanted a string; name the column"),
         ('{"id": 1, "body": "x"}', r"the line at byte 31 has no 'text', it has 'id', 'body'; name"),
         ("{}", "the line at byte 31 has no 'text', it has nothing; name the column"),

@@ -2,6 +2,7 @@
 
 import bz2
 import gzip
+import lzma
 import os
 import random
 import re
@@ -17,10 +18,10 @@ from hypothesis import strategies as st
 from data_prep.manifest import UserError
 from data_prep.raw import compression, streams
 from data_prep.raw.compression import Compression, compression_of
-from data_prep.raw.streams import BadInput, Damaged, Stream, own_lines, read_lines
+from data_prep.raw.streams import BadInput, Damaged, Stream, own_lines, read_lines, wide_encoding
 
 ZSTD = zstandard.ZstdCompressor(write_checksum=True)
-PACKERS = {"gzip": gzip.compress, "bz2": bz2.compress, "zstd": ZSTD.compress}
+PACKERS = {"gzip": gzip.compress, "bz2": bz2.compress, "xz": lzma.compress, "zstd": ZSTD.compress}
 KINDS = sorted(PACKERS)
 QUICK = settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
@@ -55,7 +56,10 @@ def test_any_number_of_members_unpacks_to_all_of_them(
     tmp_path: Path, parts: list[bytes], kind: Compression, padding: int
 ) -> None:
     path = tmp_path / "file"
-    path.write_bytes(b"".join(PACKERS[kind](part) for part in parts) + (b"\0" * padding if kind == "gzip" else b""))
+    path.write_bytes(
+        b"".join(PACKERS[kind](part) for part in parts)
+        + (b"\0" * (padding // 4 * 4) if kind in ("gzip", "xz") else b"")
+    )
     stream = Stream(str(path), kind, text=False)
     assert b"".join(stream) == b"".join(parts)
 
@@ -138,6 +142,39 @@ def test_utf16_is_refused_as_that_in_the_first_span_only(tmp_path: Path, encodin
         unpack(tmp_path / "file", kind)
     if kind == "none":
         assert list(Stream(str(tmp_path / "file"), kind, 9)) == []
+
+
+@pytest.mark.parametrize("encoding", ["utf-32", "utf-32-le", "utf-32-be", "utf-16", "utf-16-le", "utf-16-be"])
+def test_encodings_of_two_and_four_bytes_are_told_apart(encoding: str) -> None:
+    for text in ("Text\n", "{}", "<doc"):
+        assert wide_encoding(text.encode(encoding)) == encoding[:6].upper()
+    assert wide_encoding("\u0422\u0435\u043a\u0441\u0442".encode("utf-32-le")) == "UTF-32"
+    for text in ("", "a", "Text\n", "\u0422\u0435\u043a\u0441\u0442", "\ufeffText"):
+        assert wide_encoding(text.encode()) is None
+
+
+@pytest.mark.parametrize("kind", ["none", *KINDS])
+def test_utf32_is_refused_as_that(tmp_path: Path, kind: Compression) -> None:
+    (tmp_path / "file").write_bytes(PACKERS.get(kind, bytes)("words\n".encode("utf-32")))
+    with pytest.raises(Damaged, match=r"is UTF-32, wanted UTF-8; convert it \(for instance iconv -f utf-32 -t utf-8\)"):
+        unpack(tmp_path / "file", kind)
+
+
+def test_too_little_memory_for_a_window_is_no_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Starved:
+        eof, unused_data = False, b""
+
+        def decompress(self, _: bytes) -> bytes:
+            raise zstandard.ZstdError("zstd decompressor error: Allocation error : not enough memory")
+
+        def decompressobj(self) -> "Starved":
+            return self
+
+    monkeypatch.setattr(compression.zstandard, "ZstdDecompressor", lambda **_: Starved())
+    (tmp_path / "file").write_bytes(ZSTD.compress(b"text"))
+    with pytest.raises(UserError, match=r"not enough memory to unpack it; .* give fewer --workers") as raised:
+        unpack(tmp_path / "file", "zstd")
+    assert not isinstance(raised.value, BadInput)
 
 
 @pytest.mark.parametrize("problem", [FileNotFoundError, IsADirectoryError])
@@ -287,6 +324,7 @@ def test_packing_is_known_by_the_first_bytes() -> None:
         (bz2.compress(b""), "bz2"),
         (bz2.compress(os.urandom(10), 1), "bz2"),
         (ZSTD.compress(b""), "zstd"),
+        (lzma.compress(b""), "xz"),
         (b"", "none"),
         (b"BZh is how this text begins", "none"),
         (b"plain", "none"),
