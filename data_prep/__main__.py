@@ -72,7 +72,15 @@ def build_parser() -> argparse.ArgumentParser:
         "--kind", choices=["wordpiece", "bpe"], default="wordpiece", help="what to train (default wordpiece)"
     )
     command.add_argument(
-        "--cased", action="store_true", help="train WordPiece without lower-casing (byte-level BPE keeps case)"
+        "--cased",
+        action=argparse.BooleanOptionalAction,
+        help="WordPiece without lower-casing (default: lower-casing when trained, as the files say when loaded)",
+    )
+    command.add_argument(
+        "--strip-accents",
+        action=argparse.BooleanOptionalAction,
+        help="WordPiece without accents and other marks that combine (default: kept when trained, as the files say "
+        "when loaded)",
     )
     command.add_argument(
         "--load",
@@ -136,7 +144,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             sources = [parse_source(spec) for spec in args.source]
             ingest(corpus, sources, cleaning, args.workers, _part(args), args.force)
         elif args.command == "tokenizer":
-            make_tokenizer(corpus, args.vocab_size, args.kind, not args.cased, args.load, args.force)
+            habits = (args.cased, args.strip_accents)
+            make_tokenizer(corpus, args.vocab_size, args.kind, *habits, args.load, args.force)
         elif args.command == "shard":
             weights = dict(_weight(text) for text in args.weight)
             shard(corpus, args.row_length, args.packing, weights, args.workers, _part(args), args.force)

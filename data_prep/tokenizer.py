@@ -4,25 +4,34 @@ Knows nothing of raw files or rows.
 """
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 from tokenizers import Tokenizer
 from tqdm import tqdm
 
 from data_prep.corpus import Corpus, check_file, is_made, lock, required_manifest, staged_folder
-from data_prep.documents import SPLITS, Document, read_documents
+from data_prep.documents import SPLITS, read_documents
 from data_prep.ingest import check_clean, clean_inputs
 from data_prep.manifest import UserError, sha256_file, write_manifest
+from data_prep.terminal import escaped, show
 from data_prep.tokenization.files import LoadedVocabulary, load_tokenizer, load_vocabulary
-from data_prep.tokenization.train import MAX_ALPHABET, MIN_PAIR_COUNT, train_byte_bpe, train_wordpiece
+from data_prep.tokenization.habits import habits_of, lost_to
+from data_prep.tokenization.measures import measure
+from data_prep.tokenization.train import (
+    ALPHABET_COVERS,
+    ALPHABET_SHARE,
+    LEAST_ALPHABET,
+    MIN_PAIR_COUNT,
+    train_byte_bpe,
+    train_wordpiece,
+)
 from data_prep.tokenization.vocabulary import (
     continuation_ids,
+    for_documents,
     model_kind,
-    single_character_ids,
     special_ids,
     special_tokens,
     vocabulary_size,
@@ -45,29 +54,37 @@ TOKENIZER_FILE = "tokenizer.json"
 # Documents come in the order of a hash, so that the first of them are a fair sample of a large corpus.
 TRAINING_CHARACTERS = 1 << 28
 MEASURED_DOCUMENTS = 1000
+# Of the characters: above the first the most frequent lost words are shown, above the second nothing is made.
+LOST_WARNING, LOST_LIMIT = 0.01, 0.2
+_EXAMPLES = 5
 
 
 def make_tokenizer(
     corpus: Corpus,
     vocab_size: int | None,
     kind: Kind = "wordpiece",
-    lowercase: bool = True,
+    cased: bool | None = None,
+    strip_accents: bool | None = None,
     load: Path | None = None,
     force: bool = False,
 ) -> None:
     """Make `tokenizer/tokenizer.json`: train `vocab_size` entries of a kind, or take the files at `load`.
 
-    `lowercase` is for training WordPiece; byte-level BPE keeps every byte, and files say themselves what they do.
-    Raises UserError where the vocabulary asked for cannot be had from this text or those files.
+    `cased` and `strip_accents` are for WordPiece. When it is trained, None means lower-cased with its accents; of
+    files, what they say or, where they do not, a guess that is printed. Byte-level BPE keeps every byte.
+    Raises UserError where the vocabulary asked for cannot be had from this text or those files, and where it would
+    lose more than LOST_LIMIT of the text.
     """
     if load is None and vocab_size is None:
         raise UserError("either --vocab-size N (train a vocabulary) or --load FILE (take one) is needed")
     started = time.time()
     inputs = clean_inputs(corpus)
-    loaded = None if load is None else load_vocabulary(load)
-    settings = {"kind": "loaded", "vocab_size": vocab_size}
+    loaded = None if load is None else load_vocabulary(load, cased, strip_accents)
+    settings: dict[str, Any] = {
+        "kind": "loaded", "vocab_size": vocab_size, "cased": cased, "strip_accents": strip_accents
+    }  # fmt: skip
     if loaded is None:
-        settings |= _training_settings(kind, lowercase)
+        settings = {"vocab_size": vocab_size, **_training_settings(kind, cased, strip_accents)}
     else:
         inputs["loaded_sha256"] = loaded.sha256
     with lock(corpus):
@@ -80,7 +97,7 @@ def make_tokenizer(
             tokenizer = _checked_size(loaded, vocab_size, load)
         else:
             assert vocab_size is not None
-            tokenizer = _train(corpus, vocab_size, kind, lowercase)
+            tokenizer = _train(corpus, vocab_size, settings)
         with staged_folder(corpus.tokenizer) as folder:
             path = folder / TOKENIZER_FILE
             path.write_text(tokenizer.to_str(pretty=True), encoding="utf-8")
@@ -91,11 +108,14 @@ def make_tokenizer(
                 "special_tokens": special_ids(tokenizer),
                 "special_token_texts": special_tokens(tokenizer),
                 "appended_special_tokens": loaded.appended if loaded else (),
+                "guessed": loaded.guessed if loaded else (),
                 "sha256": sha256_file(path),
                 **measure(open_tokenizer(path, sha256_file(path)), documents),
             }
+            _check_loss(results, load)
             write_manifest(folder, "tokenizer", settings, inputs, started, results)
-    _say(results, vocab_size, load)
+    for line in _lines(tokenizer, results, vocab_size, load):
+        show(f"tokenizer: {line}")
 
 
 def finished_tokenizer(corpus: Corpus) -> tuple[Tokenizer, dict[str, Any]]:
@@ -107,50 +127,35 @@ def finished_tokenizer(corpus: Corpus) -> tuple[Tokenizer, dict[str, Any]]:
 def open_tokenizer(path: Path, sha256: str) -> Tokenizer:
     """The tokenizer of a file with these bytes, for the text of a corpus: "[SEP]" or "</s>" in it is text.
 
-    That is a state of the object, which pickling loses: open it in every process. Raises UserError for other bytes.
+    So are the five structural tokens only; other special tokens of a loaded tokenizer are found in the text, as they
+    will be when the exported model is used. That is a state of the object, which pickling loses: open it in every
+    process. Raises UserError for other bytes.
     """
     check_file(path, sha256, "run tokenizer again with --force")
-    tokenizer = Tokenizer.from_file(str(path))
+    tokenizer = for_documents(Tokenizer.from_file(str(path)))
     tokenizer.encode_special_tokens = True
     return tokenizer
 
 
-def measure(tokenizer: Tokenizer, documents: Iterable[Document]) -> dict[str, float]:
-    """How finely documents are cut: tokens a word between white space (fertility), a character and a byte of UTF-8.
-
-    And the shares of the tokens that are unknown, and that are one character or a part of one, one-letter words
-    and punctuation included.
-    """
-    counts = np.zeros(vocabulary_size(tokenizer), np.int64)
-    words = characters = size = 0
-    for document in documents:
-        ids = tokenizer.encode(document.text, add_special_tokens=False).ids
-        counts += np.bincount(ids, minlength=len(counts))
-        words += len(document.text.split())
-        characters += len(document.text)
-        size += len(document.text.encode())
-    tokens = int(counts.sum())
-    return {
-        "tokens_per_word": tokens / max(1, words),
-        "tokens_per_character": tokens / max(1, characters),
-        "tokens_per_byte": tokens / max(1, size),
-        "unknown_rate": int(counts[special_ids(tokenizer)["unk"]]) / max(1, tokens),
-        "single_character_rate": int(counts[single_character_ids(tokenizer)].sum()) / max(1, tokens),
-    }
-
-
-def _training_settings(kind: Kind, lowercase: bool) -> dict[str, Any]:
-    own = (
-        {"lowercase": lowercase, "max_alphabet": MAX_ALPHABET}
-        if kind == "wordpiece"
-        else {"min_pair_count": MIN_PAIR_COUNT}
-    )
+def _training_settings(kind: Kind, cased: bool | None, strip_accents: bool | None) -> dict[str, Any]:
+    if kind == "bpe":
+        if cased is False or strip_accents:
+            said = "--no-cased (corpus.cased = false)" if cased is False else "--strip-accents (corpus.strip_accents)"
+            raise UserError(f"{said} is for WordPiece; --kind bpe keeps every byte: leave one of the two away")
+        own: dict[str, Any] = {"min_pair_count": MIN_PAIR_COUNT}
+    else:
+        own = {
+            "lowercase": not cased,
+            "strip_accents": bool(strip_accents),
+            "alphabet": [LEAST_ALPHABET, ALPHABET_SHARE, ALPHABET_COVERS],
+        }
     return {"kind": kind, "training_characters": TRAINING_CHARACTERS, **own}
 
 
-def _train(corpus: Corpus, vocab_size: int, kind: Kind, lowercase: bool) -> Tokenizer:
-    if kind == "wordpiece":
-        return train_wordpiece(lambda: _training_texts(corpus), vocab_size, lowercase)
+def _train(corpus: Corpus, vocab_size: int, settings: dict[str, Any]) -> Tokenizer:
+    if settings["kind"] == "wordpiece":
+        habits = settings["lowercase"], settings["strip_accents"]
+        return train_wordpiece(lambda: _training_texts(corpus), vocab_size, *habits)
     return train_byte_bpe(lambda: _training_texts(corpus), vocab_size)
 
 
@@ -179,14 +184,56 @@ def _training_texts(corpus: Corpus) -> Iterator[str]:
                 return
 
 
-def _say(results: dict[str, Any], vocab_size: int | None, load: Path | None) -> None:
-    print(
-        f"tokenizer: {results['kind']}, {results['vocab_size']:,} entries; on val {results['tokens_per_word']:.3f} "
-        f"tokens a word, {results['tokens_per_character']:.3f} a character, {results['tokens_per_byte']:.3f} a byte; "
-        f"{results['unknown_rate']:.3%} unknown, {results['single_character_rate']:.1%} single characters"
+def _check_loss(results: dict[str, Any], load: Path | None) -> None:
+    if results["lost_rate"] <= LOST_LIMIT:
+        return
+    long = " (words of more than 100 characters always, as texts without spaces have them)"
+    raise UserError(
+        f"{load or 'the vocabulary'} has no entries for {results['lost_rate']:.1%} of the characters of the validation "
+        f"documents: they become {results['special_token_texts']['unk']}{long * (results['kind'] == 'wordpiece')}, the "
+        f"most frequent {_lost_words(results)}; nothing is unknown to byte-level BPE: train it with --kind bpe "
+        "(corpus.tokenizer_kind), or name a vocabulary made for this text with --load (corpus.tokenizer)"
     )
+
+
+def _lines(tokenizer: Tokenizer, results: dict[str, Any], vocab_size: int | None, load: Path | None) -> Iterator[str]:
+    """What the stage says of a vocabulary."""
+    yield (
+        f"{results['kind']}, {results['vocab_size']:,} entries; on val {results['tokens_per_word']:.3f} "
+        f"tokens a word, {results['tokens_per_character']:.3f} a character, {results['tokens_per_byte']:.3f} a byte; "
+        f"{results['unknown_rate']:.3%} unknown, {results['lost_rate']:.3%} of the characters lost, "
+        f"{results['single_character_rate']:.1%} single characters"
+    )
+    if results["changed_letters"]:
+        shown = ", ".join(f"{change} {times:,} times" for change, times in letter_changes(results)[:_EXAMPLES])
+        share = results["changed_letters"] / results["letters"]
+        yield f"{results['changed_letters']:,} letters ({share:.2%}) are changed apart from case: {shown}"
+    if results["lost_rate"] > LOST_WARNING or results["unknown_rate"] > LOST_WARNING:
+        yield f"warning: {results['unknown_rate']:.1%} of the tokens are unknown, most often {_lost_words(results)}"
+    if results["guessed"]:
+        yield (
+            f"{load} does not say how its text was made; guessed from the entries: {', '.join(results['guessed'])}; "
+            "--cased and --strip-accents (corpus.cased, corpus.strip_accents), or their --no- forms, decide"
+        )
+    if load is not None:
+        unreached = lost_to(tokenizer.get_vocab(with_added_tokens=False), habits_of(tokenizer))
+        if unreached:
+            named = ", ".join(escaped(entry) for entry in sorted(unreached)[:_EXAMPLES])
+            yield f"{len(unreached):,} entries are never reached, as text is lower-cased or stripped before: {named}"
     if results["appended_special_tokens"]:
         added = results["appended_special_tokens"]
-        print(f"tokenizer: {load} lacks {' '.join(added)}: added as the last {len(added)} ids")
+        yield f"{load} lacks {' '.join(added)}: added as the last {len(added)} ids"
     if vocab_size is not None and results["vocab_size"] < vocab_size:
-        print(f"tokenizer: the text yields no more than {results['vocab_size']:,} of {vocab_size:,} entries")
+        yield f"the text yields no more than {results['vocab_size']:,} of {vocab_size:,} entries"
+
+
+def letter_changes(results: dict[str, Any]) -> list[tuple[str, int]]:
+    """The most frequent changes that a tokenizer makes to letters, in words, and how often each was met."""
+    return [
+        (f"{escaped(before)} to {escaped(after) or 'nothing'}", times)
+        for before, after, times in results["letter_changes"]
+    ]
+
+
+def _lost_words(results: dict[str, Any]) -> str:
+    return ", ".join(f"{escaped(word)} {times:,} times" for word, times in results["lost_words"][:_EXAMPLES])

@@ -129,11 +129,13 @@ def shard(
         results: dict[str, Any] = {split: {k: index["splits"][split][k] for k in _FIGURES} for split in SPLITS}
         for split in SPLITS:
             made_of = [record for record in records[split] if record]
-            results[split]["tokens_left_out"] = sum(record["tokens_left_out"] for record in made_of)
+            for figure in ("tokens_left_out", "unknown_tokens"):
+                results[split][figure] = sum(record[figure] for record in made_of)
         results["tokens_by_source"] = {
             split: dict(sum((Counter(r["tokens_by_source"]) for r in records[split] if r), Counter()))
             for split in SPLITS
         }
+        _check_unknown(corpus, results)
         write_manifest(out, "shard", settings, inputs, started, results)
         publish(out, final)
         discard(workspace)
@@ -141,8 +143,10 @@ def shard(
         figures = results[split]
         filled = figures["tokens"] / (figures["rows"] * row_length)
         left_out = f", {figures['tokens_left_out']:,} tokens left out" if figures["tokens_left_out"] else ""
+        unknown = f", {figures['unknown_tokens']:,} of them unknown" if figures["unknown_tokens"] else ""
         print(
-            f"shard: {split} {figures['rows']:,} rows, {figures['tokens']:,} tokens, {1 - filled:.2%} padding{left_out}"
+            f"shard: {split} {figures['rows']:,} rows, {figures['tokens']:,} tokens{unknown}, {1 - filled:.2%} padding"
+            f"{left_out}"
         )
 
 
@@ -173,6 +177,7 @@ def write_shard(task: WriteShard, report: Report) -> dict[str, Any]:
         "max_pieces": int(np.diff(rows.offsets).max(initial=0)),
         "longest_document": rows.longest_document,
         "tokens_left_out": rows.left_out,
+        "unknown_tokens": int((rows.ids == dict(task.special_tokens)["unk"]).sum()),
         "tokens_by_source": tokens_by_source,
     }
     if len(rows.ids):
@@ -236,6 +241,16 @@ def _check_weights(weights: Mapping[str, float], sources: set[str]) -> None:
     for name, weight in weights.items():
         if not (0 <= weight <= 100):
             raise UserError(f"--weight {name}={weight}: wanted a number from 0 to 100, the copies of each document")
+
+
+def _check_unknown(corpus: Corpus, results: Mapping[str, Any]) -> None:
+    for split in SPLITS:
+        words = sum(results["tokens_by_source"][split].values()) - results[split]["tokens_left_out"]
+        if results[split]["unknown_tokens"] >= words:
+            raise UserError(
+                f"all {words:,} tokens of the {split} split are unknown to {corpus.tokenizer_file}: there is nothing "
+                "to learn; make another tokenizer, such as byte-level BPE (tokenizer --kind bpe --force)"
+            )
 
 
 def _tasks(corpus: Corpus, split: Split, settings: dict[str, Any], index: dict[str, Any], out: Path) -> list[Task]:

@@ -11,6 +11,7 @@ import torch
 from data_prep.rows.masking import IntArray, MaskRules, extend_chain, hash_chain, mask_rows
 from data_prep.rows.sentence_pairs import check_task, sentence_pairs
 from data_prep.rows.shards import ShardReader
+from pipeline.artifacts import UserError
 from pipeline.sections import Objective
 
 __all__ = [
@@ -30,6 +31,7 @@ Batch = dict[str, torch.Tensor]
 VALIDATION_EPOCH = 2**31 - 1
 _FEISTEL_ROUNDS = 6
 _ORDER_BLOCK = 4096
+_CHECKED_ROWS = 256
 
 
 class Loader(Protocol):
@@ -100,7 +102,7 @@ class PretrainLoader:
 
     Every global batch is the same set of rows whatever the number of ranks: rank r takes rows
     [r * micro_rows, (r + 1) * micro_rows) of each micro-step's share. Raises UserError where the objective's
-    sentence task cannot be had from the reader's rows.
+    sentence task cannot be had from the reader's rows, and where these have nothing to learn.
     """
 
     def __init__(
@@ -119,6 +121,7 @@ class PretrainLoader:
         self._sentence = None if objective.sentence == "none" else objective.sentence
         if self._sentence:
             check_task(reader, self._sentence)
+        _check_words(reader)
         self._accumulation = max(1, global_rows // (micro_rows * world_size))
         self._block_steps = max(1, _ORDER_BLOCK // (self._accumulation * micro_rows))
         self._block: tuple[int, IntArray, IntArray] | None = None
@@ -177,6 +180,18 @@ class PretrainLoader:
         if (document_ids != 1).any():
             batch["document_ids"] = document_ids
         return {name: torch.from_numpy(array) for name, array in batch.items()}
+
+
+def _check_words(reader: ShardReader) -> None:
+    """UserError where rows spread over the split hold special and unknown tokens only: none of these is ever masked."""
+    picked = np.unique(np.linspace(0, reader.num_rows - 1, _CHECKED_ROWS).astype(np.int64))
+    ids, _ = reader.rows(picked)
+    if np.isin(ids, list(reader.special_tokens.values())).all():
+        raise UserError(
+            f"{reader.folder / reader.split}: all tokens in {len(picked)} rows spread over it are special or unknown, "
+            "so there is nothing to predict; make the corpus with another tokenizer (corpus.tokenizer_kind, "
+            "corpus.tokenizer)"
+        )
 
 
 class TwoLengths:

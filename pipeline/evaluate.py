@@ -3,6 +3,7 @@
 import numpy as np
 import torch
 
+from pipeline.artifacts import UserError
 from pipeline.data import VALIDATION_EPOCH, PretrainLoader, ShardReader
 from pipeline.engine import Engine
 from pipeline.sections import Objective
@@ -11,11 +12,13 @@ from pipeline.sections import Objective
 class MlmValidation:
     """Call with an engine: {"loss": mean cross entropy a masked token, "accuracy": fraction guessed right}.
 
-    With a sentence task also "sentence_loss" and "sentence_accuracy", the same a row; "loss" is without it.
+    With a sentence task also "sentence_loss" and "sentence_accuracy", the same a row; "loss" is without it. Raises
+    UserError where the rows have no token to predict.
     """
 
     def __init__(self, reader: ShardReader, objective: Objective, seed: int, rows: int, batch_rows: int) -> None:
         self._loader = PretrainLoader(reader, objective, seed, batch_rows, batch_rows)
+        self._folder = reader.folder
         self._rows, self._batch_rows = min(rows, reader.num_rows), batch_rows
 
     def __call__(self, engine: Engine) -> dict[str, float]:
@@ -35,6 +38,12 @@ class MlmValidation:
                 if "sentence_labels" in batch:
                     totals[1] += _sums(output.sentence_logits, batch["sentence_labels"], counted)
         (loss, right, count), (sentence_loss, sentence_right, sentences) = ranks.sum(totals).tolist()
+        if not count:
+            raise UserError(
+                f"nothing to predict in {self._rows} validation rows of {self._folder}: all their tokens "
+                "are special or unknown; make the corpus with another tokenizer (corpus.tokenizer_kind, "
+                "corpus.tokenizer)"
+            )
         figures = {"loss": loss / count, "accuracy": right / count}
         if sentences:
             figures |= {"sentence_loss": sentence_loss / sentences, "sentence_accuracy": sentence_right / sentences}

@@ -40,6 +40,8 @@ from pipeline.tasks.glue import Example, Task, find_task, predictions_of, read_t
 from pipeline.train import Plan, train
 
 METRICS, PREDICTIONS = "metrics.json", "dev.tsv"
+# Of a model folder, besides its weights; the last three have a say in what tokenizer transformers makes.
+_READ = ("config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 _OVERRIDABLE = ("finetune", "tracking", "checkpoint")
 
 
@@ -66,7 +68,8 @@ class Job:
             "finetune": self.run.recipe.finetune.model_dump(mode="json"),
             "engine": self.run.engine,
         }
-        files = [self.model / "config.json", self.model / "tokenizer.json", *self.model.glob("*.safetensors")]
+        files = [self.model / name for name in _READ if (self.model / name).is_file()]
+        files += self.model.glob("*.safetensors")
         inputs = {path.name: sha256_file(path) for path in sorted(files)}
         for split, examples in (("train", self.train), ("dev", self.dev)):
             inputs[f"{split}_rows"] = sha256_json([(e.first, e.second, e.label) for e in examples])

@@ -59,6 +59,9 @@ class Corpus(Section):
 
     With `long_row_length` the last `long_fraction` of the steps train on rows of that length, as BERT did with 512
     after 128; a step then has fewer rows and as many tokens.
+
+    `cased` and `strip_accents` unset: a WordPiece vocabulary is trained on lower-cased text with its accents; of
+    `tokenizer`, what its files say.
     """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] = "sample"
@@ -72,7 +75,8 @@ class Corpus(Section):
     on_bad_input: Literal["stop", "skip"] = "stop"
     tokenizer: str | None = None
     tokenizer_kind: Literal["wordpiece", "bpe"] = "wordpiece"
-    cased: bool = False
+    cased: bool | None = None
+    strip_accents: bool | None = None
     vocab_size: Annotated[int, Field(ge=256)] = 2048
     packing: Literal["documents", "sentences", "pairs"] = "documents"
     row_length: Annotated[int, Field(ge=16, le=8192)] = 64

@@ -133,7 +133,8 @@ def corpus_commands(run: Run) -> list[list[str]]:
         tokenizer = ["tokenizer", *here, "--load", corpus.tokenizer]
     else:
         tokenizer = ["tokenizer", *here, "--vocab-size", str(corpus.vocab_size), "--kind", corpus.tokenizer_kind]
-        tokenizer += ["--cased"] if corpus.cased else []
+    for option, is_so in (("cased", corpus.cased), ("strip-accents", corpus.strip_accents)):
+        tokenizer += [] if is_so is None else [f"--{'' if is_so else 'no-'}{option}"]
     shard = ["shard", *here, "--packing", corpus.packing, *weights]
     return [ingest, tokenizer, *([*shard, "--row-length", str(length)] for length in corpus.row_lengths)]
 

@@ -27,7 +27,7 @@ from pipeline.data import (
 from pipeline.dist import Ranks
 from pipeline.run import Run
 from pipeline.sections import Objective
-from tests.shard_files import random_rows, write_shards
+from tests.shard_files import SPECIAL, random_rows, write_shards
 
 LENGTH, VOCAB = 32, 200
 PACKINGS = ("documents", "sentences", "pairs")
@@ -297,3 +297,16 @@ def test_what_a_recipe_trains_on(tmp_path: Path) -> None:
         build_data(run, replace(main, world_size=8))
     alone = recipe.model_copy(update={"corpus": recipe.corpus.model_copy(update={"long_row_length": None})})
     assert isinstance(build_data(replace(run, recipe=alone), main)[1], PretrainLoader)
+
+
+@pytest.mark.parametrize("packing", PACKINGS)
+def test_rows_of_unknown_tokens_are_refused_before_training(tmp_path: Path, packing: str) -> None:
+    rows = random_rows(400, LENGTH, packing, VOCAB)
+    one = rows.ids[-1].copy()
+    rows.ids[rows.ids > max(SPECIAL.values())] = SPECIAL["unk"]
+    folder = write_shards(tmp_path / "lost", {"train": [rows]}, packing, VOCAB)
+    with pytest.raises(UserError, match=r"lost/train: all tokens in 256 rows .* are special or unknown, so there is"):
+        PretrainLoader(ShardReader(folder, "train"), Objective(), 3, 4, 4)
+    rows.ids[-1] = one
+    folder = write_shards(tmp_path / "some", {"train": [rows]}, packing, VOCAB)
+    PretrainLoader(ShardReader(folder, "train"), Objective(), 3, 4, 4)

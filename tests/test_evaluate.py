@@ -2,16 +2,18 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
+from pipeline.artifacts import UserError
 from pipeline.data import VALIDATION_EPOCH, PretrainLoader, ShardReader
 from pipeline.evaluate import MlmValidation
 from pipeline.sections import Objective
-from tests.shard_files import random_rows, write_shards
+from tests.shard_files import SPECIAL, random_rows, write_shards
 
 LENGTH, VOCAB, ROWS = 32, 200, 21
 
@@ -82,3 +84,15 @@ def test_any_number_of_ranks_gives_the_same(reader: ShardReader) -> None:
         totals.append(model.partial)
     assert found.keys() == alone.keys()
     assert all(found[name] == pytest.approx(alone[name], rel=1e-6) for name in alone)
+
+
+def test_rows_without_anything_to_predict_are_no_figure(tmp_path: Path) -> None:
+    rows = random_rows(ROWS, LENGTH, "documents", VOCAB)
+    rows.ids[:8][rows.ids[:8] > max(SPECIAL.values())] = SPECIAL["unk"]
+    folder = write_shards(tmp_path / "s", {"val": [rows]}, "documents", VOCAB)
+    reader = ShardReader(folder, "val")
+    assert MlmValidation(reader, Objective(), 3, ROWS, 4)(Model(0, 1, []))["loss"] > 0  # type: ignore[arg-type]
+    with pytest.raises(
+        UserError, match=r"nothing to predict in 8 validation rows of .*: all their tokens are special or"
+    ):
+        MlmValidation(reader, Objective(), 3, 8, 4)(Model(0, 1, []))  # type: ignore[arg-type]

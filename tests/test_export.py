@@ -11,8 +11,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+from transformers import AutoTokenizer
 
-from data_prep.tokenization.train import train_byte_bpe
+from data_prep.tokenization.train import train_byte_bpe, train_wordpiece
 from pipeline.artifacts import UserError
 from pipeline.export import SPECIAL_TOKENS, export_compact, export_expanded, verify_export
 from pipeline.model.hf import build_model, drop_sentence_head, read_state
@@ -365,3 +366,26 @@ def test_a_tokenizer_without_special_tokens_is_not_exported(tmp_path: Path) -> N
     with pytest.raises(UserError, match=r"tokenizer\.json lacks the special tokens <mask>$"):
         export_compact(read_state(build_model(shape, seed=0)), shape, tmp_path / "tokenizer.json", tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("norm", ["post", "pre"])
+def test_accents_joiners_and_additional_special_tokens_leave_with_the_folders(norm: str, tmp_path: Path) -> None:
+    """A normaliser of our own and added tokens: transformers gives the ids of the file the model was trained with."""
+    texts = [
+        "Sch\u00d6N m\u00f6chte \u043c\u043e\u0439 [URL] \u0939\u0948",
+        "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645 \u304c\xad[URL].",
+    ]
+    trained = train_wordpiece(lambda: texts * 3, 200)
+    trained.add_special_tokens(["[URL]"])
+    assert json.loads(trained.to_str())["normalizer"]["type"] == "Sequence"
+    path = tmp_path / "tokenizer.json"
+    trained.save(str(path))
+    shape = dense_shape(norm, vocab_size=256)
+    state = read_state(build_model(shape, seed=0))
+    export_compact(state, shape, path, tmp_path / "compact")
+    export_expanded(state, shape, None, path, tmp_path / "stock")
+    wanted = [trained.encode(text).ids for text in texts]
+    assert sum(trained.token_to_id("[URL]") in ids for ids in wanted) == 2
+    for folder in ("compact", "stock"):
+        theirs = AutoTokenizer.from_pretrained(tmp_path / folder, trust_remote_code=False)
+        assert [theirs(text).input_ids for text in texts] == wanted

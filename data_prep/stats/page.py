@@ -98,6 +98,7 @@ def _sections(figures: Figures) -> list[dict[str, Any]]:
     ]
     if figures.tokenizer:
         sections.append(_section("Tokenizer", [tables.tokenizer_table(figures)]))
+    used = [one for one in figures.sets if row_tables.ordinary_counts(one).any()]
     if figures.sets:
         sections += [
             _section(
@@ -110,7 +111,7 @@ def _sections(figures: Figures) -> list[dict[str, Any]]:
             _section(
                 "Use of the vocabulary",
                 [row_tables.vocabulary_table(figures)],
-                svg_of(rank_curve(figures.sets), "ranks", "Curve: frequency of tokens by rank"),
+                svg_of(curve, "ranks", "Curve: frequency of tokens by rank") if (curve := rank_curve(used)) else None,
                 "Share of the text by a token's rank, both axes logarithmic. Where a curve ends, so do the entries "
                 f"that occur in the sample. {row_tables.sampled_rows(figures.sets)}",
             ),

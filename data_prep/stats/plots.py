@@ -148,14 +148,15 @@ def _not_full(one: ShardSet) -> float:
     return min(1.0, 1.15 * float(one.sample.by_tokens[:-1].sum()) / one.sample.rows)
 
 
-def rank_curve(sets: Sequence[ShardSet]) -> Figure:
+def rank_curve(sets: Sequence[ShardSet]) -> Figure | None:
+    """None where no set has a token that is an entry."""
+    if not sets:
+        return None
     figure, axes = plot(WIDTH, 3.2)
     for number, one in enumerate(sets[: len(SERIES)]):
         counts = ordinary_counts(one)
         ranked = np.sort(counts)[::-1]
         ranked = ranked[ranked > 0]
-        if not len(ranked):
-            continue
         ranks = np.unique(np.geomspace(1, len(ranked), _CURVE_POINTS).astype(int))
         occur = f"{len(ranked):,} of {len(counts):,} entries occur, {len(ranked) / len(counts):.1%}"
         axes.plot(

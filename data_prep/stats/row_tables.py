@@ -83,18 +83,24 @@ def vocabulary_table(figures: Figures) -> Table:
         shares = np.cumsum(ranked) / max(1, ranked.sum())
         used = int((counts > 0).sum())
         half, most = (int(np.searchsorted(shares, part)) + 1 for part in (0.5, 0.9))
+        spread = (f"{half:,}", f"{most:,}") if used else ("-", "-")
         unknown = int(one.sample.by_token[one.index["special_tokens"]["unk"]])
         rows.append(
             (one.name, f"{ranked.sum():,}", f"{used:,}", share_of(used, len(counts)), f"{int((counts >= 100).sum()):,}",
-             f"{half:,}", f"{most:,}", f"{unknown / max(1, ranked.sum() + unknown):.4%}")
+             *spread, f"{unknown / max(1, ranked.sum() + unknown):.4%}")
         )  # fmt: skip
     return Table(
         "Use of the vocabulary",
         ("rows", "tokens", "used", "share", "100 times", "half of text", "90 %", "unknown"),
         rows,
         note="Entries without the special ones: how many occur at all, and 100 times or more; how many of the "
-        f"commonest make up half and 90 % of the text. {sampled_rows(figures.sets)}",
+        f"commonest make up half and 90 % of the text. {sampled_rows(figures.sets)}{_lost_sets(figures.sets)}",
     )
+
+
+def _lost_sets(sets: Sequence[ShardSet]) -> str:
+    lost = [one.name for one in sets if not ordinary_counts(one).any()]
+    return f" All tokens of {', '.join(lost)} are unknown or special: there is nothing to learn." if lost else ""
 
 
 def ordinary_counts(one: ShardSet) -> Counts:

@@ -8,6 +8,8 @@ from data_prep.cleaning.tally import DROPS, EDITS
 from data_prep.readable import duration, share_of, short, size
 from data_prep.stats.figures import Counts, Figures
 from data_prep.stats.text import Table
+from data_prep.terminal import escaped
+from data_prep.tokenizer import letter_changes
 
 _SAMPLE_CHARACTERS = 100
 _PROBLEMS_SHOWN = 20
@@ -163,9 +165,23 @@ def tokenizer_table(figures: Figures) -> Table:
         ("characters a token", f"{1 / found['tokens_per_character']:.2f}" if found["tokens_per_character"] else ""),
         ("bytes a token", f"{1 / found['tokens_per_byte']:.2f}" if found["tokens_per_byte"] else ""),
         ("unknown tokens", f"{found['unknown_rate']:.4%}"),
+        *_losses(found),
         ("tokens of one character", f"{found['single_character_rate']:.1%}"),
     ]  # fmt: skip
     return Table("Tokenizer", ("", "value"), rows, note="Rates are measured on validation documents.")
+
+
+def _losses(found: dict[str, Any]) -> list[tuple[str, str]]:
+    """Characters and letters that are lost or changed; nothing of a tokenizer that was made before this was counted."""
+    if "lost_rate" not in found:
+        return []
+    rows = [("characters lost", f"{found['lost_rate']:.4%}")]
+    if found["lost_words"]:
+        rows.append(("most lost", ", ".join(f"{escaped(word)} x {count:,}" for word, count in found["lost_words"])))
+    rows.append(("letters changed, apart from case", share_of(found["changed_letters"], found["letters"])))
+    if found["letter_changes"]:
+        rows.append(("most changed", ", ".join(f"{change} x {count:,}" for change, count in letter_changes(found))))
+    return rows
 
 
 def stage_table(figures: Figures) -> Table:

@@ -8,14 +8,19 @@ import json
 import re
 from collections.abc import Callable, Sequence
 from itertools import chain, islice
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
+from data_prep.tokenization.habits import is_berts
+
 # Some 100 bytes each. Then all are forgotten: the commonest are back after a few texts.
 _MOST_WORDS = 100_000
 _MARKS = ",.\"'();:-?!"
+# An added token with one of these would be cut itself.
+_BREAKS = re.compile(rf"[\s{re.escape(_MARKS)}]")
 # Byte-level tokens may be runs of white space; a blank or a line end by itself begins a word.
 _RUNS_OF_BLANKS = re.compile(r"\s\s|[^\S \n]|\0")
 
@@ -96,19 +101,28 @@ def _with_room(array: np.ndarray, needed: int) -> np.ndarray:
 
 def _splitter(tokenizer: Tokenizer) -> Callable[[str], list[str] | None] | None:
     """How texts are cut for this tokenizer (None for a text that has to stay whole), or None where it cannot be cut."""
-    parts = json.loads(tokenizer.to_str())
-    kinds = tuple((parts[name] or {}).get("type") for name in ("normalizer", "pre_tokenizer"))
-    joins = [token["content"] for token in parts["added_tokens"] if not token["special"]]
     # A special token in a text may be taken for one together with the blanks beside it.
-    if joins or not tokenizer.encode_special_tokens:
+    if not tokenizer.encode_special_tokens:
         return None
-    if kinds == ("BertNormalizer", "BertPreTokenizer"):
+    parts = json.loads(tokenizer.to_str())
+    added = [token for token in parts["added_tokens"] if not token["special"]]
+    if any(_BREAKS.search(form) for token in added for form in _forms(tokenizer, token)):
+        return None
+    options = parts["pre_tokenizer"] or {"type": None}
+    if is_berts(parts["normalizer"]) and options["type"] == "BertPreTokenizer":
         return _between_blanks
-    if kinds == (None, "ByteLevel"):
-        options = parts["pre_tokenizer"]
-        if options["use_regex"] and not options["add_prefix_space"]:
+    if parts["normalizer"] is None and options["type"] == "ByteLevel":
+        # A token that takes the blank behind it along would leave none for the next word to begin with.
+        takes_blanks = any(token["rstrip"] for token in added)
+        if options["use_regex"] and not options["add_prefix_space"] and not takes_blanks:
             return _before_blanks
     return None
+
+
+def _forms(tokenizer: Tokenizer, token: dict[str, Any]) -> list[str]:
+    """What is looked for in a text to find an added token: as it stands, and normalised."""
+    is_normalized = token["normalized"] and tokenizer.normalizer is not None
+    return [token["content"]] + ([tokenizer.normalizer.normalize_str(token["content"])] if is_normalized else [])
 
 
 def _between_blanks(text: str) -> list[str]:

@@ -4,8 +4,7 @@ What a file holds is recognised by its content and checked before it is taken. K
 """
 
 import json
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,31 +12,46 @@ from typing import Any
 from tokenizers import Tokenizer, models
 
 from data_prep.manifest import UserError, sha256_file, sha256_json
+from data_prep.tokenization.checks import WANTED, check_ids, check_merges, check_repeats, merge_pairs, tried, usable
+from data_prep.tokenization.habits import Habits, guess_habits, habits_of
+from data_prep.tokenization.published import TOKENIZER_CONFIG, companions, published_tokenizer, said_in
 from data_prep.tokenization.vocabulary import (
     BERT_TOKENS,
     BYTE_SYMBOLS,
     ROBERTA_TOKENS,
     bert_tokenizer,
     byte_level_tokenizer,
-    continuation_ids,
-    special_ids,
+    with_roberta_tokens,
     word_piece,
 )
 
 MAX_FILE_BYTES = 256 << 20
 _MERGES = "merges.txt"
-# Words, an ideograph, an emoji, a control character, and a character that no vocabulary has.
-_TRIAL = "It's a trial: \u4eba \U0001f426\n\x01 \U0010ffff"
-_WANTED = "wanted is vocab.txt, tokenizer.json, or vocab.json with merges.txt beside it"
 
 
 @dataclass(frozen=True)
 class LoadedVocabulary:
-    """A tokenizer, the hash of the files it came from, and the special tokens that were added to their entries."""
+    """A tokenizer, the hash of the files it came from, and the special tokens that were added to their entries.
+
+    `guessed`: the habits that neither the files nor the user told, in words.
+    """
 
     tokenizer: Tokenizer
     sha256: str
     appended: tuple[str, ...] = ()
+    guessed: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """What the user says of a vocabulary's text; None: what the files say."""
+
+    cased: bool | None
+    strip_accents: bool | None
+
+    @property
+    def lowercase(self) -> bool | None:
+        return None if self.cased is None else not self.cased
 
 
 def load_tokenizer(path: Path) -> Tokenizer:
@@ -45,33 +59,39 @@ def load_tokenizer(path: Path) -> Tokenizer:
     return load_vocabulary(path).tokenizer
 
 
-def load_vocabulary(path: Path) -> LoadedVocabulary:
+def load_vocabulary(path: Path, cased: bool | None = None, strip_accents: bool | None = None) -> LoadedVocabulary:
     """Take a `vocab.txt` (ids are line numbers), a `tokenizer.json`, a `vocab.json` with the merges beside it, or
     the folder of one of them.
 
-    A vocab.txt does not say whether its text was lower-cased: it was, when no entry has a capital letter. To a
-    vocab.json without RoBERTa's special tokens, the missing ones are added behind its last id. Raises UserError for
-    a file that is none of these, or whose entries, ids, merges, special tokens or template cannot be used.
+    With a tokenizer_config.json or config.json beside it, the tokenizer is the one that transformers makes of both.
+    Lower-casing and the stripping of accents are what these files say, else what `cased` and `strip_accents` say,
+    else transformers' default for the class they name; for a vocab.txt of no known class, a guess. To a vocab.json
+    without RoBERTa's special tokens, the missing ones are added behind its last id. Raises UserError for a file that
+    is none of these, whose entries, ids, merges, special tokens or template cannot be used, or that contradicts what
+    is said of it.
     """
     path = _file_of(path)
+    wanted = _Wanted(cased, strip_accents)
     text = _read_text(path)
     if not text.lstrip().startswith("{"):
-        return LoadedVocabulary(_vocab_txt(text, path), sha256_file(path))
-    content = _read_json(text, path)
-    if isinstance(content.get("model"), dict):
-        return LoadedVocabulary(_tokenizer_json(text, content["model"], path), sha256_file(path))
-    if not any(isinstance(value, int) for value in content.values()):
-        raise UserError(f"{path} holds neither a tokenizer.json nor the ids of a vocab.json; {_WANTED}")
-    merges = _merges_beside(path)
-    tokenizer, appended = _byte_level(content, path, merges)
-    return LoadedVocabulary(tokenizer, sha256_json([sha256_file(path), sha256_file(merges)]), appended)
+        loaded = _vocab_txt(text, path, wanted)
+    else:
+        content = _read_json(text, path)
+        if isinstance(content.get("model"), dict):
+            loaded = _tokenizer_json(text, content["model"], path)
+        elif any(isinstance(value, int) for value in content.values()):
+            loaded = _vocab_json(content, path)
+        else:
+            raise UserError(f"{path} holds neither a tokenizer.json nor the ids of a vocab.json; {WANTED}")
+    _check_habits(habits_of(loaded.tokenizer), wanted, path)
+    return loaded
 
 
 def _file_of(path: Path) -> Path:
     if path.is_file():
         return path
     if not path.is_dir():
-        raise UserError(f"{path} is not a file or folder; {_WANTED}")
+        raise UserError(f"{path} is not a file or folder; {WANTED}")
     # A tokenizer.json says everything; a vocab.json does not say how text is cut before.
     for name in ("tokenizer.json", "vocab.json", "vocab.txt"):
         if (path / name).is_file():
@@ -82,78 +102,131 @@ def _file_of(path: Path) -> Path:
 def _read_text(path: Path) -> str:
     size = path.stat().st_size
     if size > MAX_FILE_BYTES:
-        raise UserError(f"{path} has {size:,} bytes, a vocabulary at most {MAX_FILE_BYTES:,}; {_WANTED}")
+        raise UserError(f"{path} has {size:,} bytes, a vocabulary at most {MAX_FILE_BYTES:,}; {WANTED}")
     try:
         return path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8 (byte offset {error.start}); {_WANTED}") from error
+        raise UserError(f"{path} is not UTF-8 (byte offset {error.start}); {WANTED}") from error
 
 
 def _read_json(text: str, path: Path) -> dict[str, Any]:
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        _check_repeats((key for key, _ in pairs), path)
+        check_repeats((key for key, _ in pairs), path)
         return dict(pairs)
 
     try:
         return json.loads(text, object_pairs_hook=unique)
     except (json.JSONDecodeError, RecursionError) as error:
-        raise UserError(f"{path} is not valid JSON ({error}); {_WANTED}") from error
+        raise UserError(f"{path} is not valid JSON ({error}); {WANTED}") from error
 
 
-def _vocab_txt(text: str, path: Path) -> Tokenizer:
+def _vocab_txt(text: str, path: Path, wanted: _Wanted) -> LoadedVocabulary:
     entries = [line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")]
-    _check_repeats(entries, path)
+    check_repeats(entries, path)
     missing = [token for token in BERT_TOKENS.values() if token not in set(entries)]
     if missing:
         raise UserError(f"{path} lacks the special tokens {', '.join(missing)}; wanted is a BERT vocabulary")
+    beside = companions(path)
+    said = said_in(beside.get(TOKENIZER_CONFIG))
+    lowercase, strip_accents = (
+        said[key] if isinstance(said.get(key), bool) else keyed
+        for key, keyed in (("do_lower_case", wanted.lowercase), ("strip_accents", wanted.strip_accents))
+    )
+    files = {"vocab.txt": path, **beside}
+    if beside:
+        options = {"do_lower_case": lowercase, "strip_accents": strip_accents}
+        found = published_tokenizer(files, options)
+        if found is not None:
+            return LoadedVocabulary(usable(found, path), _sha256_of(files))
+    guess = guess_habits(entries, lowercase, strip_accents)
+    spaced = said.get("tokenize_chinese_chars")
+    habits = Habits(
+        guess.lowercase, guess.strip_accents, spaced if isinstance(spaced, bool) else guess.space_ideographs
+    )
+    guessed = _guessed(habits, lowercase is None, strip_accents is None)
+    if beside:
+        options = {
+            "do_lower_case": habits.lowercase,
+            "strip_accents": habits.strip_accents,
+            "tokenize_chinese_chars": habits.space_ideographs,
+        }
+        found = published_tokenizer(files, options, assumed="BertTokenizer")
+        assert found is not None
+        return LoadedVocabulary(usable(found, path), _sha256_of(files), guessed=guessed)
     vocab = {entry: number for number, entry in enumerate(entries)}
-    plain = vocab.keys() - set(BERT_TOKENS.values())
-    return bert_tokenizer(word_piece(vocab), lowercase=all(entry == entry.lower() for entry in plain))
+    return LoadedVocabulary(bert_tokenizer(word_piece(vocab), habits.normalizer()), sha256_file(path), guessed=guessed)
 
 
-def _tokenizer_json(text: str, model: Mapping[str, Any], path: Path) -> Tokenizer:
+def _guessed(habits: Habits, is_case: bool, is_accents: bool) -> tuple[str, ...]:
+    words = []
+    if is_case:
+        words.append("lower-casing" if habits.lowercase else "cased")
+    if is_accents:
+        words.append("accents stripped" if habits.strip_accents else "accents kept")
+    return tuple(words)
+
+
+def _check_habits(found: Habits, wanted: _Wanted, path: Path) -> None:
+    """UserError where what is said of a vocabulary is not what its files make of text."""
+    pairs = (
+        ("cased", "cased", wanted.cased, not found.lowercase, "do_lower_case"),
+        ("strip-accents", "strip_accents", wanted.strip_accents, found.strip_accents, "strip_accents"),
+    )
+    for option, key, said, has, name in pairs:
+        if said is not None and said != has:
+            config = companions(path).get(TOKENIZER_CONFIG)
+            value = said_in(config).get(name)
+            source = path if value is None else f"{config} ({name} {json.dumps(value)})"
+            given = f"--{'' if said else 'no-'}{option} (corpus.{key} {json.dumps(said)})"
+            raise UserError(
+                f"{given} contradicts {source}, which makes "
+                f"it {json.dumps(has)}; leave it away to take the vocabulary as it is, or change the file"
+            )
+
+
+def _sha256_of(files: Mapping[str, Path]) -> str:
+    """Of all files that have a say; of one alone its own."""
+    hashes = [sha256_file(path) for path in files.values()]
+    return hashes[0] if len(hashes) == 1 else sha256_json(hashes)
+
+
+def _tokenizer_json(text: str, model: Mapping[str, Any], path: Path) -> LoadedVocabulary:
     entries = model.get("vocab")
     if isinstance(entries, dict):
-        _check_ids(entries, path)
+        check_ids(entries, path)
         if isinstance(model.get("merges"), list):
             prefix = model.get("continuing_subword_prefix")
-            pairs = _merge_pairs(model["merges"])
-            _check_merges(pairs, entries, path, prefix if isinstance(prefix, str) else "")
+            pairs = merge_pairs(model["merges"])
+            check_merges(pairs, entries, path, prefix if isinstance(prefix, str) else "")
     elif isinstance(entries, list):
-        _check_repeats((str(entry[0]) for entry in entries if isinstance(entry, list) and entry), path)
-    tokenizer = _tried(text, path)
-    special_ids(tokenizer, path)
-    _check_ids(tokenizer.get_vocab(), path)
-    added = [tokenizer.num_special_tokens_to_add(is_pair) for is_pair in (False, True)]
-    if added[0] < 2 or added[1] < 3:
-        raise UserError(
-            f"{path} adds {added[0]} special tokens to a text and {added[1]} to a pair, wanted are 2 and 3 or more "
-            "([CLS] a [SEP], [CLS] a [SEP] b [SEP]); give it such a post_processor and save it again"
-        )
-    try:
-        continuation_ids(tokenizer)
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from error
-    return tokenizer
+        check_repeats((str(entry[0]) for entry in entries if isinstance(entry, list) and entry), path)
+    tokenizer = tried(text, path)
+    files = {"tokenizer.json": path, **companions(path)}
+    if len(files) > 1:
+        found = published_tokenizer(files, {})
+        assert found is not None
+        tokenizer = found
+    return LoadedVocabulary(usable(tokenizer, path), _sha256_of(files))
 
 
-def _tried(text: str, path: Path) -> Tokenizer:
-    """The tokenizer of a tokenizer.json, after it has shown that it works; without padding and truncation."""
-    try:
-        tokenizer = Tokenizer.from_str(text)
-        tokenizer.no_padding()
-        tokenizer.no_truncation()
-        tokenizer.decode(tokenizer.encode(_TRIAL, _TRIAL).ids)
-    except (KeyboardInterrupt, SystemExit):
-        raise
-    except BaseException as error:  # tokenizers raises bare Exception for most malformed files, and panics for some
-        reason = " ".join(str(error).split())
-        raise UserError(f"{path} is not a tokenizer.json that tokenizers can use: {reason}") from error
-    return tokenizer
+def _vocab_json(entries: Mapping[str, Any], path: Path) -> LoadedVocabulary:
+    merges = _merges_beside(path)
+    beside = companions(path)
+    model, appended = _byte_level(entries, path, merges)
+    files = {"vocab.json": path, "merges.txt": merges, **beside}
+    found = published_tokenizer(files, {}) if beside else None
+    if found is not None:
+        missing = tuple(token for token in ROBERTA_TOKENS.values() if found.token_to_id(token) is None)
+        tokenizer = usable(with_roberta_tokens(found) if missing else found, path)
+        return LoadedVocabulary(tokenizer, _sha256_of(files), missing)
+    prefix = said_in(beside.get(TOKENIZER_CONFIG)).get("add_prefix_space") is True
+    tokenizer = byte_level_tokenizer(model, double_separator=not appended, add_prefix_space=prefix)
+    return LoadedVocabulary(tokenizer, _sha256_of(files), appended)
 
 
-def _byte_level(entries: Mapping[str, Any], path: Path, merges_path: Path) -> tuple[Tokenizer, tuple[str, ...]]:
-    _check_ids(entries, path)
+def _byte_level(entries: Mapping[str, Any], path: Path, merges_path: Path) -> tuple[models.BPE, tuple[str, ...]]:
+    """The checked model of a vocab.json, and which of RoBERTa's special tokens were added to its entries."""
+    check_ids(entries, path)
     vocab = dict(entries)
     lacking = [symbol for symbol in BYTE_SYMBOLS if symbol not in vocab]
     if lacking:
@@ -167,12 +240,11 @@ def _byte_level(entries: Mapping[str, Any], path: Path, merges_path: Path) -> tu
             "instead, it says how text is cut"
         )
     merges = list(_read_merges(merges_path))
-    _check_merges(merges, vocab, merges_path)
+    check_merges(merges, vocab, merges_path)
     appended = tuple(token for token in ROBERTA_TOKENS.values() if token not in vocab)
     first = max(vocab.values()) + 1
     vocab |= {token: first + number for number, token in enumerate(appended)}
-    model = models.BPE(vocab, [tuple(pair.split(" ")) for _, pair in merges])
-    return byte_level_tokenizer(model, double_separator=not appended), appended
+    return models.BPE(vocab, [tuple(pair.split(" ")) for _, pair in merges]), appended
 
 
 def _merges_beside(path: Path) -> Path:
@@ -192,48 +264,3 @@ def _read_merges(path: Path) -> Iterator[tuple[str, str]]:
     for number, line in enumerate(lines, start=1):
         if not (number == 1 and line.startswith("#version")):
             yield f"line {number}", line.removesuffix("\r")
-
-
-def _merge_pairs(merges: Iterable[Any]) -> Iterator[tuple[str, str]]:
-    for number, merge in enumerate(merges):
-        yield f"merge {number}", " ".join(map(str, merge)) if isinstance(merge, list) else str(merge)
-
-
-def _check_merges(merges: Iterable[tuple[str, str]], vocab: Mapping[str, Any], path: Path, prefix: str = "") -> None:
-    """UserError for the first of (place, "left right") that is no pair, repeated, or of pieces without an id."""
-    seen: set[str] = set()
-    for place, merge in merges:
-        left, _, right = merge.partition(" ")
-        if not left or not right or " " in right:
-            raise UserError(f"{path} {place} is {merge!r}, wanted are two pieces with one space between them")
-        for token in (left, right, left + right.removeprefix(prefix)):
-            if token not in vocab:
-                raise UserError(f"{path} {place} merges {merge!r}, but {token!r} is not in the vocabulary")
-        if merge in seen:
-            raise UserError(f"{path} {place} repeats the merge {merge!r}; their order would be unclear")
-        seen.add(merge)
-
-
-def _check_repeats(entries: Iterable[str], path: Path) -> None:
-    repeated = [entry for entry, count in Counter(entries).items() if count > 1]
-    if repeated:
-        raise UserError(f"{path} repeats {len(repeated)} entries, the first is {repeated[0]!r}; ids would shift")
-
-
-def _check_ids(vocab: Mapping[str, Any], path: Path) -> None:
-    """UserError unless entries have an id each, and the ids no larger holes than there are entries."""
-    if not vocab:
-        raise UserError(f"{path} has no entries; {_WANTED}")
-    owners: dict[int, str] = {}
-    for token, number in vocab.items():
-        if type(number) is not int or number < 0:
-            raise UserError(f"{path} gives {token!r} the id {number!r}, wanted is a whole number from 0 up")
-        if number in owners:
-            raise UserError(f"{path} gives the id {number} to both {owners[number]!r} and {token!r}")
-        owners[number] = token
-    highest = max(owners)
-    if highest + 1 > 2 * len(vocab):
-        raise UserError(
-            f"{path} has {len(vocab)} entries and ids up to {highest} (of {owners[highest]!r}): a model would need "
-            f"an embedding of {highest + 1} rows; number the entries without holes"
-        )

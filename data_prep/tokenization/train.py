@@ -5,10 +5,12 @@ Knows nothing of files or the corpus.
 
 from collections import Counter
 from collections.abc import Callable, Iterable
+from itertools import accumulate
 
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
 from data_prep.manifest import UserError
+from data_prep.tokenization.habits import JOINERS, bert_normalizer
 from data_prep.tokenization.vocabulary import (
     BERT_TOKENS,
     BYTE_SYMBOLS,
@@ -19,20 +21,31 @@ from data_prep.tokenization.vocabulary import (
     word_piece,
 )
 
-MAX_ALPHABET = 256
+# The alphabet: so many of the commonest characters; more, up to a share of the entries, where the writing has more.
+LEAST_ALPHABET = 256
+ALPHABET_SHARE = 0.25
+ALPHABET_COVERS = 0.9995
 # A pair of pieces seen once says nothing of the language.
 MIN_PAIR_COUNT = 2
 
 
-def train_wordpiece(texts: Callable[[], Iterable[str]], vocab_size: int, lowercase: bool = True) -> Tokenizer:
+def train_wordpiece(
+    texts: Callable[[], Iterable[str]], vocab_size: int, lowercase: bool = True, strip_accents: bool = False
+) -> Tokenizer:
     """A BERT WordPiece tokenizer of at most `vocab_size` entries, the same on every run.
+
+    Zero-width joiners are kept where they are among the text's common characters, and dropped as BERT drops them where
+    they are not, so that they make no word unknown.
 
     `texts` is called for a fresh iterator, twice. The trainer of `tokenizers` numbers the characters that
     continue a word in the order of a randomly seeded hash table, and breaks ties between merges by these
     numbers; so they are fixed beforehand: counted here, and handed over as if they were special tokens.
     """
-    tokenizer = bert_tokenizer(models.WordPiece(unk_token=BERT_TOKENS["unk"]), lowercase)
-    alphabet = _alphabet(tokenizer, texts())
+    model = models.WordPiece(unk_token=BERT_TOKENS["unk"])
+    tokenizer = bert_tokenizer(model, bert_normalizer(lowercase, strip_accents, JOINERS))
+    alphabet = _alphabet(tokenizer, texts(), vocab_size)
+    normalizer = bert_normalizer(lowercase, strip_accents, "".join(sorted(set(alphabet) & set(JOINERS))))
+    tokenizer.normalizer = normalizer
     specials = list(BERT_TOKENS.values())
     fixed = specials + alphabet + [CONTINUATION + char for char in alphabet if _continues(tokenizer, char)]
     if vocab_size < len(fixed):
@@ -49,7 +62,7 @@ def train_wordpiece(texts: Callable[[], Iterable[str]], vocab_size: int, lowerca
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts(), trainer)
-    return bert_tokenizer(word_piece(tokenizer.get_vocab(with_added_tokens=False)), lowercase)
+    return bert_tokenizer(word_piece(tokenizer.get_vocab(with_added_tokens=False)), normalizer)
 
 
 def train_byte_bpe(texts: Callable[[], Iterable[str]], vocab_size: int) -> Tokenizer:
@@ -78,8 +91,12 @@ def train_byte_bpe(texts: Callable[[], Iterable[str]], vocab_size: int) -> Token
     return byte_level_tokenizer(tokenizer.model, double_separator=False)
 
 
-def _alphabet(tokenizer: Tokenizer, texts: Iterable[str]) -> list[str]:
-    """The commonest MAX_ALPHABET characters after normalisation, sorted by code point."""
+def _alphabet(tokenizer: Tokenizer, texts: Iterable[str], vocab_size: int) -> list[str]:
+    """The commonest characters after normalisation, sorted by code point.
+
+    LEAST_ALPHABET of them; where these are not ALPHABET_COVERS of the text, as in Chinese, Japanese and Korean, as
+    many as are, but no more than ALPHABET_SHARE of the vocabulary.
+    """
     raw: Counter[str] = Counter()
     for text in texts:
         raw.update(text)
@@ -88,8 +105,11 @@ def _alphabet(tokenizer: Tokenizer, texts: Iterable[str]) -> list[str]:
         for part in tokenizer.normalizer.normalize_str(char):
             if not part.isspace():
                 normal[part] += count
-    commonest = sorted(normal, key=lambda char: (-normal[char], char))[:MAX_ALPHABET]
-    return sorted(commonest)
+    commonest = sorted(normal, key=lambda char: (-normal[char], char))
+    covered = accumulate(normal[char] for char in commonest)
+    enough = 1 + sum(count < ALPHABET_COVERS * normal.total() for count in covered)
+    size = max(LEAST_ALPHABET, min(enough, int(ALPHABET_SHARE * vocab_size)))
+    return sorted(commonest[:size])
 
 
 def _continues(tokenizer: Tokenizer, char: str) -> bool:

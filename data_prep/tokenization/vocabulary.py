@@ -33,10 +33,10 @@ _WHITE_SPACE_SYMBOLS = tuple(BYTE_SYMBOLS[byte] for byte in b" \t\n\v\f\r")
 _INNER_SYMBOLS = frozenset(BYTE_SYMBOLS[0x80:0xC0])
 
 
-def bert_tokenizer(model: models.WordPiece, lowercase: bool) -> Tokenizer:
+def bert_tokenizer(model: models.WordPiece, normalizer: normalizers.Normalizer) -> Tokenizer:
     """BERT's way around a WordPiece model; with its template where the model has the special tokens."""
     tokenizer = Tokenizer(model)
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=lowercase)
+    tokenizer.normalizer = normalizer
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.decoder = decoders.WordPiece(prefix=CONTINUATION)
     ids = {token: tokenizer.token_to_id(token) for token in BERT_TOKENS.values()}
@@ -52,26 +52,35 @@ def word_piece(vocab: dict[str, int]) -> models.WordPiece:
     return models.WordPiece(vocab, unk_token=BERT_TOKENS["unk"], continuing_subword_prefix=CONTINUATION)
 
 
-def byte_level_tokenizer(model: models.BPE, double_separator: bool) -> Tokenizer:
+def byte_level_tokenizer(model: models.BPE, double_separator: bool, add_prefix_space: bool = False) -> Tokenizer:
     """RoBERTa's way around a BPE model over bytes; the model has the special tokens.
 
     A pair becomes `<s> a </s> b </s>` with types 0 and 1, as rows of sentence pairs are made; with
     `double_separator` it becomes RoBERTa's own `<s> a </s></s> b </s>`, without types.
     """
     tokenizer = Tokenizer(model)
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=add_prefix_space)
     tokenizer.decoder = decoders.ByteLevel()
+    with_roberta_tokens(tokenizer)
+    if double_separator:
+        sep, cls = ((token, tokenizer.token_to_id(token)) for token in (ROBERTA_TOKENS["sep"], ROBERTA_TOKENS["cls"]))
+        tokenizer.post_processor = processors.RobertaProcessing(
+            sep, cls, trim_offsets=True, add_prefix_space=add_prefix_space
+        )
+    return tokenizer
+
+
+def with_roberta_tokens(tokenizer: Tokenizer) -> Tokenizer:
+    """The byte-level tokenizer itself with RoBERTa's special tokens, the missing ones behind its last id, and the
+    template `<s> a </s> b </s>`."""
     mask = ROBERTA_TOKENS["mask"]
     # As RoBERTa's, the mask takes the space before it along: it stands for a word with its space.
     tokenizer.add_special_tokens(
         [AddedToken(token, lstrip=token == mask, normalized=False, special=True) for token in ROBERTA_TOKENS.values()]
     )
     sep, cls = ((token, tokenizer.token_to_id(token)) for token in (ROBERTA_TOKENS["sep"], ROBERTA_TOKENS["cls"]))
-    if double_separator:
-        tokenizer.post_processor = processors.RobertaProcessing(sep, cls, trim_offsets=True, add_prefix_space=False)
-    else:
-        offsets = processors.ByteLevel(add_prefix_space=False, trim_offsets=True)
-        tokenizer.post_processor = processors.Sequence([offsets, processors.BertProcessing(sep, cls)])
+    offsets = processors.ByteLevel(add_prefix_space=False, trim_offsets=True)
+    tokenizer.post_processor = processors.Sequence([offsets, processors.BertProcessing(sep, cls)])
     return tokenizer
 
 
@@ -98,6 +107,21 @@ def special_names(vocab: Container[str], path: Path | str) -> dict[str, str]:
         )
     names = ROBERTA_TOKENS if missing[0] else BERT_TOKENS
     return {role: names[role] for role in BERT_TOKENS}
+
+
+def for_documents(tokenizer: Tokenizer) -> Tokenizer:
+    """The tokenizer with all its special tokens but pad, unk, cls, sep and mask made ordinary added ones.
+
+    These are still found in a text when `encode_special_tokens` leaves the five structural ones as text.
+    """
+    structural = set(special_ids(tokenizer).values())
+    added = tokenizer.get_added_tokens_decoder()
+    if all(token.special == (number in structural) for number, token in added.items()):
+        return tokenizer
+    whole = json.loads(tokenizer.to_str())
+    for token in whole["added_tokens"]:
+        token["special"] = token["id"] in structural
+    return Tokenizer.from_str(json.dumps(whole))
 
 
 def vocabulary_size(tokenizer: Tokenizer) -> int:
@@ -141,9 +165,9 @@ def single_character_ids(tokenizer: Tokenizer) -> list[int]:
 
 
 def _plain_entries(tokenizer: Tokenizer) -> Iterator[tuple[str, int]]:
-    special = {number for number, token in tokenizer.get_added_tokens_decoder().items() if token.special}
-    special.update(special_ids(tokenizer).values())
-    return ((token, number) for token, number in tokenizer.get_vocab().items() if number not in special)
+    """The model's entries: what was added beside them is found in text as it stands, a word by itself."""
+    added = {*tokenizer.get_added_tokens_decoder(), *special_ids(tokenizer).values()}
+    return ((token, number) for token, number in tokenizer.get_vocab().items() if number not in added)
 
 
 def _word_marks(tokenizer: Tokenizer) -> tuple[str, tuple[str, ...], bool]:

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
+from transformers import AutoTokenizer
 
 from pipeline.artifacts import UserError
 from pipeline.data import Batch, epoch_rows
@@ -45,12 +46,27 @@ class Encoded:
 
 
 def read_tokenizer(folder: Path, vocab_size: int) -> Tokenizer:
-    """The tokenizer of a model folder.
+    """The tokenizer of a model folder, as transformers makes it of tokenizer.json and the files beside it.
 
-    Raises UserError when it does not fit the model's vocabulary, or has no template for pairs.
+    Raises UserError when transformers cannot, when it does not fit the model's vocabulary, or has no template for
+    pairs.
     """
     path = folder / "tokenizer.json"
-    tokenizer = Tokenizer.from_file(str(path))
+    try:
+        # A folder's own code is for its model; a tokenizer that needs some is refused.
+        found = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # of many kinds, and tokenizers panics
+        raise UserError(
+            f"transformers cannot read the tokenizer in {folder}: {' '.join(str(error).split())}"
+        ) from error
+    tokenizer = getattr(found, "backend_tokenizer", None)
+    if not isinstance(tokenizer, Tokenizer):
+        raise UserError(
+            f"transformers reads the tokenizer in {folder} as {type(found).__name__}, which is not of the tokenizers "
+            "library; save it again as one that is"
+        )
     largest = max(tokenizer.get_vocab().values())
     if largest >= vocab_size:
         raise UserError(f"{path} gives ids up to {largest}, but the model beside it has {vocab_size} embeddings")
@@ -70,7 +86,9 @@ def encode(examples: Sequence[Example], tokenizer: Tokenizer, max_length: int, i
     RoBERTa's pairs come out as RoBERTa wants them.
     """
     # A copy: the settings belong to this call.
+    are_specials_text = tokenizer.encode_special_tokens
     tokenizer = Tokenizer.from_str(tokenizer.to_str())
+    tokenizer.encode_special_tokens = are_specials_text
     tokenizer.no_padding()
     tokenizer.enable_truncation(max_length, strategy="longest_first")
     input_ids: list[NDArray[np.int32]] = []

@@ -15,7 +15,7 @@ from data_prep.documents import read_documents
 from data_prep.manifest import read_manifest, sha256_file
 from data_prep.rows.shards import ShardReader, read_index
 from data_prep.verify import verify
-from tests.data_prep.conftest import build_corpus
+from tests.data_prep.conftest import WORDS, build_corpus
 
 
 def all_rows(reader: ShardReader) -> tuple[np.ndarray, np.ndarray]:
@@ -112,7 +112,9 @@ def test_second_run_and_other_order_of_files_give_the_same_bytes(raw: Path, corp
 
 def test_large_vocabulary_takes_int32(copy: Path, tmp_path: Path) -> None:
     vocab = tmp_path / "vocab.txt"
-    entries = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *(f"w{n}" for n in range(65_530)), "the", "sea"]
+    words = [word for word in WORDS if word != "sea"]
+    fillers = [f"w{n}" for n in range(65_530 - len(words))]
+    entries = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *fillers, ".", *words, "sea"]
     vocab.write_text("\n".join(entries), encoding="utf-8")
     assert main(["tokenizer", "--corpus", str(copy), "--load", str(vocab), "--force"]) == 0
     assert main(["shard", "--corpus", str(copy), "--row-length", "16", "--workers", "1"]) == 0

@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 from collections import Counter
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from data_prep.rows.shards import ShardReader
 from data_prep.stats import figures as stats_figures
 from data_prep.stats import row_tables, stats, tables
 from data_prep.stats.figures import Figures, gather, spread_rows
+from data_prep.stats.page import page
 from data_prep.stats.text import Table, text_of
 from data_prep.tokenizer import finished_tokenizer
 from tests.data_prep.conftest import story
@@ -338,3 +340,31 @@ def test_tables_stand_in_columns() -> None:
     assert text_of(table) == (
         "T\n  name           n  share\n  a              1  2.00%\n  long name  1,000  3.00%\n  So."
     )
+
+
+def test_rows_of_unknown_tokens_have_no_curve_and_say_so(found: Figures) -> None:
+    lost = []
+    for one in found.sets:
+        by_token = np.zeros_like(one.sample.by_token)
+        by_token[one.index["special_tokens"]["unk"]] = 70
+        lost.append(replace(one, sample=replace(one.sample, by_token=by_token)))
+    figures = replace(found, sets=lost)
+    for row in row_tables.vocabulary_table(figures).rows:
+        assert row[1:4] == ("0", "0", "0.00%")
+        assert row[5:] == ("-", "-", "100.0000%")
+    content = page(figures, "lost")
+    assert f"All tokens of {', '.join(SETS)} are unknown or special: there is nothing to learn." in content
+    assert content.count("<svg") == page(found, "found").count("<svg") - 1
+
+
+def test_what_a_tokenizer_loses_and_changes_is_shown(found: Figures) -> None:
+    assert found.tokenizer is not None
+    results = found.tokenizer["results"] | {
+        "lost_rate": 0.0123, "lost_words": [["\u4eba\u6c11", 1200], ["\x1b[2J", 3]],
+        "letters": 400, "changed_letters": 6, "letter_changes": [["\u00f6", "o", 4], ["\u0301", "", 2]],
+    }  # fmt: skip
+    rows = dict(tables.tokenizer_table(replace(found, tokenizer=found.tokenizer | {"results": results})).rows)
+    assert rows["characters lost"] == "1.2300%"
+    assert rows["most lost"] == "\u4eba\u6c11 x 1,200, \\x1b[2J x 3"
+    assert rows["letters changed, apart from case"] == "1.50%"
+    assert rows["most changed"] == "\u00f6 to o x 4, \u0301 to nothing x 2"

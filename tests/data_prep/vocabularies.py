@@ -38,9 +38,12 @@ def paragraphs() -> list[str]:
     return [*NOVEL.read_text(encoding="utf-8").split("\n\n")[:600], *HARD_TEXTS * 3]
 
 
-def write_vocab_txt(path: Path, lowercase: bool = True, vocab_size: int = 1000) -> Path:
-    """A WordPiece vocabulary of BERT's form."""
-    vocab = train_wordpiece(paragraphs, vocab_size, lowercase).get_vocab()
+def write_vocab_txt(
+    path: Path, lowercase: bool = True, vocab_size: int = 1000, strip_accents: bool | None = None
+) -> Path:
+    """A WordPiece vocabulary of BERT's form; stripped of accents, unless it is said, when it is lower-cased."""
+    strips = lowercase if strip_accents is None else strip_accents
+    vocab = train_wordpiece(paragraphs, vocab_size, lowercase, strips).get_vocab()
     path.write_text("".join(f"{token}\n" for token in sorted(vocab, key=vocab.__getitem__)), encoding="utf-8")
     return path
 

@@ -1,5 +1,6 @@
 """Batches of a classifier: special tokens, truncation, padding, order and sharding."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -7,8 +8,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transformers import PreTrainedTokenizerFast
+from tokenizers.normalizers import BertNormalizer
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
+from data_prep.tokenization.vocabulary import bert_tokenizer, word_piece
 from pipeline.artifacts import UserError
 from pipeline.tasks.classification import (
     ClassificationLoader,
@@ -20,6 +23,7 @@ from pipeline.tasks.classification import (
     read_tokenizer,
 )
 from pipeline.tasks.glue import Example
+from tests.data_prep.vocabularies import BERT_SPECIALS
 from tests.tasks.material import SHAPE, WORDS, tokenizer
 
 INPUTS = Inputs(pad_id=0, max_length=16, with_types=True)
@@ -163,3 +167,39 @@ def test_tokenizers_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     tokenizer(pairs=False).save(str(tmp_path / "tokenizer.json"))
     with pytest.raises(UserError, match=r"2 special tokens to a text and 0 to a pair"):
         read_tokenizer(tmp_path, SHAPE.vocab_size)
+
+
+@pytest.mark.parametrize(
+    ("config", "model_type"),
+    [
+        ({"tokenizer_class": "BertTokenizer", "do_lower_case": False}, None),
+        ({"do_lower_case": True, "strip_accents": False}, "bert"),
+        (
+            {"tokenizer_class": "PreTrainedTokenizerFast", "do_lower_case": True, "extra_special_tokens": ["[URL]"]},
+            "bert",
+        ),
+        ({"tokenizer_class": "BertTokenizerFast", "split_special_tokens": True}, None),
+        (None, "slim_bert"),
+    ],
+)
+def test_a_tokenizer_is_what_transformers_makes_of_its_folder(tmp_path: Path, config, model_type) -> None:
+    """Whatever tokenizer.json and tokenizer_config.json say against each other."""
+    words = [*BERT_SPECIALS, "good", "Good", "m\u00f6chte", "mochte", "M\u00f6chte", "url", "URL", "[", "]", "\u4eba"]
+    made = bert_tokenizer(word_piece({word: n for n, word in enumerate(words)}), BertNormalizer(lowercase=False))
+    made.save(str(tmp_path / "tokenizer.json"))
+    for name, content in (("tokenizer_config", config), ("config", model_type and {"model_type": model_type})):
+        if content:
+            (tmp_path / f"{name}.json").write_text(json.dumps(content), encoding="utf-8")
+    theirs = AutoTokenizer.from_pretrained(tmp_path)
+    texts = ["Good good M\u00f6chte", "m\u00f6chte [URL]\u4eba\u4eba", "[SEP] GOOD [MASK]"]
+    examples = [Example(text, second, 0) for text in texts for second in (None, "Good url")]
+    found = rows_of(encode(examples, read_tokenizer(tmp_path, len(theirs)), 64, False))
+    assert found == [theirs(*filter(None, (example.first, example.second))).input_ids for example in examples]
+
+
+def test_a_tokenizer_that_transformers_cannot_read_is_one_line(tmp_path: Path) -> None:
+    tokenizer().save(str(tmp_path / "tokenizer.json"))
+    (tmp_path / "tokenizer_config.json").write_text('{"auto_map": {"AutoTokenizer": ["x.T", null]}}')
+    with pytest.raises(UserError, match=r"transformers cannot read the tokenizer in .*: ") as caught:
+        read_tokenizer(tmp_path, 100)
+    assert "\n" not in str(caught.value)

@@ -130,3 +130,15 @@ def _compiled(item: object) -> re.Pattern[str]:
 def test_repair_of_real_texts(name: str) -> None:
     text = gzip.decompress((DATA / name).read_bytes()).decode()[:600_000]
     assert repair(text) == ftfy.fix_text(text, module._FTFY)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645 \u06a9\u062a\u0627\u0628\u200c\u0647\u0627",
+        "\u0915\u094d\u200d\u0937 \u0d9a\u0dca\u200d\u0dc2",
+        "\u09b6\u09cd\u09b0\u09c0\u200c",
+    ],
+)
+def test_joiners_of_persian_and_indic_scripts_are_kept(text: str) -> None:
+    assert clean_text([text], Tally()) == text

@@ -12,6 +12,7 @@ from data_prep.tokenization import encoder
 from data_prep.tokenization.encoder import Encoder
 from data_prep.tokenization.files import load_tokenizer
 from data_prep.tokenization.train import train_byte_bpe, train_wordpiece
+from data_prep.tokenization.vocabulary import for_documents
 from tests.data_prep.real_data import DATA, needs_texts
 from tests.data_prep.vocabularies import NOVEL
 
@@ -20,7 +21,8 @@ TEXT = NOVEL.read_text(encoding="utf-8")[:200_000]
 WORDS = st.sampled_from(
     ["the", "The", "don't", "word,", '"Yes!"', "(see", "n\u00e9e", "\u4eba\u6c11", "\u0391\u03a3", "e\u0301", ".\u0301",
      "[SEP]", "<mask>", "##s", "123.45", "\u2026", "\U0001f600", "\u200b", "\xa0", "\t", "\x1c", "\x85", "\u3000",
-     "x" * 120,      "--", "\0", "I\u0307", "\u1e9e"]
+     "x" * 120,      "--", "\0", "I\u0307", "\u1e9e", "[URL]", "[url]", "s[URL]'s", "<ent>", "<ENT>x", "[USER].",
+     "\u0645\u06cc\u200c\u062e", "\u0915\u094d\u200d\u0937", "\u200d", "\xad", "\u0645\u06cc\u200c<ent>"]
 )  # fmt: skip
 BLANKS = st.sampled_from([" ", "\n", "  ", " \n", "\n\n", "", "\r\n"])
 TEXTS = st.lists(
@@ -34,10 +36,22 @@ def ready(tokenizer: Tokenizer) -> Tokenizer:
     return tokenizer
 
 
+def with_tokens(tokenizer: Tokenizer) -> Tokenizer:
+    """As people add them, and as transformers writes them."""
+    tokenizer.add_special_tokens([AddedToken("[URL]", lstrip=True), AddedToken("[USER]", normalized=False)])
+    tokenizer.add_tokens([AddedToken("<ent>", single_word=True), AddedToken("##s[")])
+    return for_documents(tokenizer)
+
+
+JOINED = TEXT + "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645 \u0915\u094d\u200d\u0937 " * 200
 TOKENIZERS = {
+    "stripped": ready(train_wordpiece(lambda: [TEXT], 400, lowercase=True, strip_accents=True)),
     "uncased": ready(train_wordpiece(lambda: [TEXT], 400, lowercase=True)),
     "cased": ready(train_wordpiece(lambda: [TEXT], 400, lowercase=False)),
+    "joiners": ready(train_wordpiece(lambda: [JOINED], 400)),
     "bytes": ready(train_byte_bpe(lambda: [TEXT], 500)),
+    "own tokens": ready(with_tokens(train_wordpiece(lambda: [JOINED], 400))),
+    "own tokens of bytes": ready(with_tokens(train_byte_bpe(lambda: [TEXT], 500))),
 }
 ENCODERS = {name: Encoder(tokenizer) for name, tokenizer in TOKENIZERS.items()}
 
@@ -51,7 +65,7 @@ def check(name: str, texts: list[str]) -> None:
 
 
 @pytest.mark.parametrize("name", TOKENIZERS)
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(texts=TEXTS)
 def test_any_texts(name: str, texts: list[str]) -> None:
     check(name, texts)
@@ -72,13 +86,16 @@ def test_a_memory_of_any_size(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_tokens_that_hold_blanks_keep_texts_whole(tmp_path: Path) -> None:
-    tokenizer = train_wordpiece(lambda: [TEXT], 400, lowercase=True)
-    tokenizer.add_tokens([AddedToken("of the", normalized=False)])
-    whole = Encoder(ready(tokenizer))
-    assert whole._words_of is None
-    assert (
-        whole.encode(["one of the two"])[0].tolist() == tokenizer.encode("one of the two", add_special_tokens=False).ids
-    )
+    for token in ("of the", "(see)", "don't", AddedToken("\u4eba\u6c11", normalized=True)):
+        tokenizer = train_wordpiece(lambda: [TEXT], 400, lowercase=True)
+        tokenizer.add_tokens([token])
+        whole = Encoder(ready(tokenizer))
+        assert whole._words_of is None
+        text = "one of the two (see) don't\u4eba\u6c11"
+        assert whole.encode([text])[0].tolist() == tokenizer.encode(text, add_special_tokens=False).ids
+    tokenizer = train_byte_bpe(lambda: [TEXT], 400)
+    tokenizer.add_tokens([AddedToken("<ent>", rstrip=True)])
+    assert Encoder(ready(tokenizer))._words_of is None
 
 
 @needs_texts

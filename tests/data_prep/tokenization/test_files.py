@@ -44,10 +44,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("vocabularies")
 
 
-@pytest.fixture(scope="module", params=[True, False], ids=["uncased", "cased"])
+@pytest.fixture(
+    scope="module", params=[(True, True), (True, False), (False, False)], ids=["uncased", "with accents", "cased"]
+)
 def berts(request: pytest.FixtureRequest, folder: Path):
-    path = write_vocab_txt(folder / f"{request.param}.txt", lowercase=request.param)
-    return load_tokenizer(path), BertTokenizerFast(vocab=str(path), do_lower_case=request.param)
+    lowercase, strip = request.param
+    path = write_vocab_txt(folder / f"{lowercase}-{strip}.txt", lowercase, strip_accents=strip)
+    return load_tokenizer(path), BertTokenizerFast(vocab=str(path), do_lower_case=lowercase, strip_accents=strip)
 
 
 @pytest.fixture(scope="module")

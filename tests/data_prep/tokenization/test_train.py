@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from tokenizers import Tokenizer
+from transformers import PreTrainedTokenizerFast
 
 import data_prep
 from data_prep.manifest import UserError
@@ -136,3 +137,60 @@ def test_vocabularies_too_small_for_their_alphabet_are_refused() -> None:
     with pytest.raises(UserError, match=r"--vocab-size 260 .* 5 special tokens and the 256 bytes alone take 261"):
         train_byte_bpe(lambda: STORY, 260)
     assert train_byte_bpe(lambda: STORY, 261).get_vocab_size() == 261
+
+
+LANGUAGES = {
+    "Russian": "\u043c\u043e\u0439 \u043c\u043e\u0438",
+    "German": "sch\u00f6n schon m\u00f6chte",
+    "Japanese": "\u304b\u304c\u304d \u304b",
+    "Korean": "\ud55c\uad6d\uc5b4",
+    "Hindi": "\u0939\u093f\u0928\u094d\u0926\u0940 \u0939\u0948",
+    "Thai": "\u0e17\u0e35\u0e48 \u0e44\u0e17\u0e22",
+    "Persian": "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645 \u06a9\u062a\u0627\u0628\u200c\u0647\u0627",
+    "Sinhala": "\u0d9a\u0dca\u200d\u0dc2",
+    "Vietnamese": "ti\u1ebfng vi\u1ec7t",
+    "Hebrew": "\u05e9\u05b8\u05c1\u05dc\u05d5\u05b9\u05dd",
+}
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_what_was_trained_gives_back_the_letters_of_every_language(language: str) -> None:
+    """In transformers too, which loads the file alone."""
+    text = LANGUAGES[language]
+    tokenizer = train_wordpiece(lambda: [text] * 3, 300)
+    ids = tokenizer.encode(text, add_special_tokens=False).ids
+    assert 1 not in ids
+    assert tokenizer.decode(ids) == text
+    stock = PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(tokenizer.to_str()))
+    assert stock(text, add_special_tokens=False).input_ids == ids
+    capitals = tokenizer.encode(text.upper(), add_special_tokens=False).ids
+    assert tokenizer.decode(capitals) == text.upper().lower()
+
+
+def test_stripping_is_a_key_of_its_own() -> None:
+    texts = ["Sch\u00f6n schon SCHON"] * 3
+    for lowercase, strip_accents, wanted in (
+        (True, True, "schon schon schon"),
+        (True, False, "sch\u00f6n schon schon"),
+        (False, True, "Schon schon SCHON"),
+        (False, False, "Sch\u00f6n schon SCHON"),
+    ):
+        tokenizer = train_wordpiece(lambda: texts, 60, lowercase, strip_accents)
+        assert tokenizer.decode(tokenizer.encode(texts[0]).ids) == wanted
+
+
+def test_rare_joiners_make_no_word_unknown() -> None:
+    """Where a joiner is not among the characters of the vocabulary it is dropped, as by BERT."""
+    letters = [chr(code) for code in range(0x4E00, 0x4E00 + 400)]
+    made = train_wordpiece(lambda: [" ".join(letters * 3), "sea " * 50, "s\u200cea"], 300)
+    assert made.token_to_id("\u200c") is None
+    assert made.encode("s\u200ce\u200da", add_special_tokens=False).ids == made.encode("sea").ids[1:-1]
+
+
+def test_an_alphabet_grows_where_a_writing_has_more_characters() -> None:
+    hanzi = [" ".join(chr(0x4E00 + number) for number in range(1500))] * 2
+    assert not set(range(0x4E00, 0x4E00 + 1500)) - {
+        ord(token) for token in train_wordpiece(lambda: hanzi, 8000).get_vocab() if len(token) == 1
+    }
+    few = train_wordpiece(lambda: hanzi, 2000).get_vocab()
+    assert sum(len(token) == 1 for token in few) == 500

@@ -1,7 +1,8 @@
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
 
 from data_prep.manifest import UserError
 from data_prep.tokenization.train import train_byte_bpe
@@ -9,6 +10,7 @@ from data_prep.tokenization.vocabulary import (
     BYTE_SYMBOLS,
     bert_tokenizer,
     continuation_ids,
+    for_documents,
     model_kind,
     single_character_ids,
     special_ids,
@@ -20,7 +22,8 @@ from tests.data_prep.vocabularies import BERT_SPECIALS, HARD_TEXTS, ROBERTA_SPEC
 
 
 def wordpiece(*entries: str) -> Tokenizer:
-    return bert_tokenizer(word_piece({entry: number for number, entry in enumerate([*BERT_SPECIALS, *entries])}), True)
+    vocab = {entry: number for number, entry in enumerate([*BERT_SPECIALS, *entries])}
+    return bert_tokenizer(word_piece(vocab), normalizers.BertNormalizer(lowercase=True))
 
 
 def tokens(tokenizer: Tokenizer, ids: list[int]) -> list[str]:
@@ -70,6 +73,32 @@ def test_byte_level_words_begin_where_white_space_does(words: list[str]) -> None
     continuing = set(continuation_ids(tokenizer))
     ids = tokenizer.encode(" " + " ".join(words), add_special_tokens=False).ids
     assert sum(number not in continuing for number in ids) == len(words)
+
+
+@pytest.mark.parametrize("kind", ["wordpiece", "bytes"])
+def test_of_the_special_tokens_only_the_structural_ones_are_text_in_a_document(kind: str) -> None:
+    """As transformers finds them, but for the five: in number, place and id."""
+    texts = ["the sea [URL] the [USER]'s sea.[URL] ##s [SEP] </s>", "[MASK]<mask>[URL]", "[url] [UNK] <unk>"]
+    made = wordpiece("the", "sea", "##s", "s", "'", ".") if kind == "wordpiece" else train_byte_bpe(lambda: texts, 300)
+    structural = set(special_ids(made).values())
+    made.add_special_tokens(["[URL]", AddedToken("[USER]", normalized=True)])
+    stock = PreTrainedTokenizerFast(tokenizer_object=made)
+    before = made.to_str()
+    for_texts = for_documents(made)
+    for_texts.encode_special_tokens = True
+    added = [made.token_to_id(token) for token in ("[URL]", "[USER]")]
+    for text in texts:
+        theirs = stock(text, add_special_tokens=False).input_ids
+        ours = for_texts.encode(text, add_special_tokens=False).ids
+        assert [number for number in ours if number in added] == [number for number in theirs if number in added]
+        assert not (structural - {special_ids(made)["unk"]}) & set(ours)
+        if not structural & set(theirs):
+            assert ours == theirs
+    assert made.to_str() == before
+    assert not {*continuation_ids(for_texts), *single_character_ids(for_texts)} & set(added)
+    assert continuation_ids(for_texts) == continuation_ids(made)
+    plain = wordpiece("sea")
+    assert for_documents(plain) is plain
 
 
 def test_sentencepiece_and_whole_words() -> None:

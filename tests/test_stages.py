@@ -1,0 +1,24 @@
+"""The command lines of data_prep say what the recipe says, and leave unsaid what it does not."""
+
+from pathlib import Path
+
+import pytest
+
+from data_prep.__main__ import build_parser
+from pipeline.config import parse_recipe
+from pipeline.run import Run
+from pipeline.stages import corpus_commands
+
+
+@pytest.mark.parametrize("loaded", [True, False])
+@pytest.mark.parametrize("cased", [None, True, False])
+@pytest.mark.parametrize("strip_accents", [None, True, False])
+def test_habits_of_a_vocabulary(tmp_path: Path, loaded: bool, cased: bool | None, strip_accents: bool | None) -> None:
+    said = {"cased": cased, "strip_accents": strip_accents}
+    corpus: dict[str, object] = {key: value for key, value in said.items() if value is not None}
+    if loaded:
+        corpus["tokenizer"] = "vocab.txt"
+    run = Run.of(tmp_path, "r", parse_recipe({"corpus": corpus}, "test"), {})
+    args = build_parser().parse_args(corpus_commands(run)[1])
+    assert (args.cased, args.strip_accents) == (cased, strip_accents)
+    assert (str(args.load), args.vocab_size) == (("vocab.txt", None) if loaded else ("None", 2048))
