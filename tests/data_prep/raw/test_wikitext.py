@@ -111,7 +111,7 @@ def test_blocks_are_cut_out(wikitext: str, text: str) -> None:
     ("wikitext", "text"),
     [
         ("a {{cite|b|c={{d|e}}}} f", "a f"),
-        ("a {{unknown|b}}, c {{unknown}}.", "a, c."),
+        ("a {{unknown|b}}, c {{unknown}}.", "a b, c."),
         ("a ({{IPA|b}}) c", "a c"),
         ("a ({{IPA|b}}; {{x}}) c", "a c"),
         ("a ({{IPA|b}}, born 1950) c", "a (born 1950) c"),
