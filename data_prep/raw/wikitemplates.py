@@ -39,6 +39,9 @@ _PREFIXES: dict[str, Say] = {"lang-": say.first, "script/": say.last, "link-": s
 _FUNCTIONS = ("formatnum", "plural", "lc", "uc", "ucfirst", "lcfirst", "nowrap")
 # Words that editors' notes and citations have and text has not.
 _NOTES = ("date", "reason", "url", "title", "datum", "fecha", "data", "author", "last", "isbn", "website", "publisher")
+_NOTE_NAME = re.compile(r".*(?:[ -]inline|\bneeded|\?|\b(?:icon|stub|infobox|navbox|sidebar|banner))(?: \w+)?")
+# Settings, not words.
+_SETTINGS = frozenset(("yes", "no", "y", "n", "on", "off", "left", "right", "center", "none", "true", "false"))
 _READABLE = re.compile(r"[^<>{}\[\]|=\n\x00\\_#]{1,80}")
 _FILE = re.compile(r"\.\w{2,4}$|^https?:|^//", re.IGNORECASE)
 _NUMBER = re.compile(r"[-+\u2212]?\d[\d.,\u00a0 ]*")
@@ -74,7 +77,7 @@ def is_function(name: str) -> bool:
 def is_silent(name: str) -> bool:
     """True for a template (name as the tables have it) that says nothing in a sentence, in any language."""
     names, beginnings = _silent()
-    return name in names or beginnings.match(name) is not None
+    return name in names or beginnings.match(name) is not None or _NOTE_NAME.fullmatch(name) is not None
 
 
 def reads(args: Arguments) -> str:
@@ -90,7 +93,7 @@ def reads(args: Arguments) -> str:
     elif _NUMBER.fullmatch(text) and _UNIT.fullmatch(args[1]):
         text = f"{text} {args[1]}"
     plain = _READABLE.fullmatch(text) and not _FILE.search(text) and any(map(str.isalnum, text))
-    return text if plain else ""
+    return text if plain and text.lower() not in _SETTINGS else ""
 
 
 @cache
