@@ -310,10 +310,6 @@ def plural(args: Arguments) -> str:
     return args[1] if args[0].strip() in ("1", "-1") or not args[2] else args[2]
 
 
-def sic(args: Arguments) -> str:
-    return args[0] or "[sic]"
-
-
 def old_money(args: Arguments) -> str:
     """`l=5|s=10|d=6` -> "£5 10s 6d"."""
     parts = [("\u00a3", "l", ""), ("", "s", "s"), ("", "d", "d")]

@@ -27,7 +27,7 @@ _SAYS: dict[str, Say] = {
             say.spaced,
             say.listed,
         ),
-        *(say.ill, say.linked_elsewhere, say.lien, say.helper, say.block, say.plural, say.sic),
+        *(say.ill, say.linked_elsewhere, say.lien, say.helper, say.block, say.plural),
         *(say.lowered, say.raised, say.capitalised, say.nihongo, say.reading, say.chinese, say.lifetime),
         *(say.convert, say.measure, say.metric, say.height, say.gauge, say.value, say.power_of_ten, say.fraction),
         *(say.ordinal, say.full_date, say.as_of, say.age, say.double_date, say.century_or_text, say.two_centuries),
