@@ -222,8 +222,8 @@ def day_first(months: Sequence[str], between: str = " ", first_day: str = "1") -
 
 
 def double_date(args: Arguments) -> str:
-    """`12 мая|1950|30 апреля`, a date in two calendars -> "12 мая [30 апреля] 1950"."""
-    other = f" [{args[2]}]" if args[2] else ""
+    """`12 мая|1950|30 апреля`, a date in two calendars -> "12 мая (30 апреля) 1950"."""
+    other = f" ({args[2]})" if args[2] else ""
     return f"{args[0]}{other} {args[1]}".strip()
 
 
