@@ -75,6 +75,7 @@ def read_unit(task: ReadUnit, report: Report) -> dict[str, Any]:
             tally.dropped(raw.dropped, "\n".join(raw.paragraphs), raw.id)
             continue
         tally.edited("boilerplate_stripped", raw.stripped)
+        tally.cut(raw.cut)
         text = clean_text(raw.paragraphs, tally)
         reason = reason_to_drop(text, task.cleaning.rules)
         if reason is not None:

@@ -5,12 +5,15 @@ result. Knows nothing of how a rule decides.
 """
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 
 SAMPLES = 3
 _SAMPLE_CHARACTERS = 200
 _HASH_BYTES = 8
+# Names of templates that a tally keeps when it is written down, and that are shown.
+_NAMES, _NAMES_SHOWN = 1_000, 5
 
 # What the table calls the rules, in the order in which they run.
 DROPS = {
@@ -40,6 +43,7 @@ DROPS = {
 }
 EDITS = {
     "boilerplate_stripped": "books with Project Gutenberg boilerplate cut off",
+    "templates_cut": "templates nobody knows cut out in the middle of a sentence",
     "separators_replaced": "line separators inside a line made spaces (characters)",
     "controls_dropped": "control characters dropped (characters)",
     "documents_repaired": "documents mended by ftfy (mojibake, entities, ligatures, quotes, NFC)",
@@ -74,6 +78,7 @@ class Tally:
     _edits: dict[str, int] = field(default_factory=dict)
     _drops: dict[str, _Dropped] = field(default_factory=dict)
     _kept: dict[str, tuple[int, int]] = field(default_factory=dict)
+    _cut: dict[str, int] = field(default_factory=dict)
 
     def edited(self, rule: str, amount: int = 1) -> None:
         """An edit of `amount` characters, paragraphs or documents; none at all leaves no trace."""
@@ -85,6 +90,11 @@ class Tally:
         key = hashlib.blake2b(f"{rule}{text}".encode(), digest_size=_HASH_BYTES).hexdigest()
         sample = {key: (identifier, text[:_SAMPLE_CHARACTERS])}
         self._drops.setdefault(rule, _Dropped()).add(1, len(text), sample)
+
+    def cut(self, templates: Mapping[str, int]) -> None:
+        """So many templates of each name were cut out in the middle of a sentence."""
+        self.edited("templates_cut", sum(templates.values()))
+        self._count_names(templates)
 
     def kept(self, source: str, characters: int) -> None:
         """A document that stays."""
@@ -98,6 +108,7 @@ class Tally:
             self._drops.setdefault(rule, _Dropped()).add(dropped.documents, dropped.characters, dropped.samples)
         for source, (documents, characters) in other._kept.items():
             self._keep(source, documents, characters)
+        self._count_names(other._cut)
 
     def to_json(self) -> dict[str, Any]:
         """All of it as JSON, with sorted keys: equal tallies give equal bytes."""
@@ -114,6 +125,7 @@ class Tally:
                 for rule, dropped in sorted(self._drops.items())
             },
             "edited": dict(sorted(self._edits.items())),
+            "cut": dict(sorted(_most_frequent(self._cut, _NAMES))),
             "kept": {
                 source: {"documents": documents, "characters": characters}
                 for source, (documents, characters) in sorted(self._kept.items())
@@ -131,6 +143,7 @@ class Tally:
             tally._drops[rule] = _Dropped(drop["documents"], drop["characters"], samples)
         for source, figures in value["kept"].items():
             tally._keep(source, figures["documents"], figures["characters"])
+        tally._count_names(value["cut"])
         return tally
 
     def table(self) -> str:
@@ -140,7 +153,8 @@ class Tally:
             dropped = self._drops[rule]
             rows.append((f"{dropped.documents:,}", f"{dropped.characters:,}", f"dropped: {DROPS.get(rule, rule)}"))
         for rule in _in_order(self._edits, EDITS):
-            rows.append((f"{self._edits[rule]:,}", "", f"edited: {EDITS.get(rule, rule)}"))
+            names = f" ({cut_names(self._cut)})" if rule == "templates_cut" else ""
+            rows.append((f"{self._edits[rule]:,}", "", f"edited: {EDITS.get(rule, rule)}{names}"))
         for source, (documents, characters) in sorted(self._kept.items()):
             rows.append((f"{documents:,}", f"{characters:,}", f"kept: {source}"))
         widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
@@ -155,6 +169,10 @@ class Tally:
                 lines.append(f"    {identifier}: {text.replace(chr(10), ' / ') or '(nothing)'}")
         return "\n".join(lines)
 
+    def _count_names(self, templates: Mapping[str, int]) -> None:
+        for name, times in templates.items():
+            self._cut[name] = self._cut.get(name, 0) + times
+
     def _keep(self, source: str, documents: int, characters: int) -> None:
         before = self._kept.get(source, (0, 0))
         self._kept[source] = (before[0] + documents, before[1] + characters)
@@ -162,3 +180,12 @@ class Tally:
 
 def _in_order(found: dict[str, Any], labels: dict[str, str]) -> list[str]:
     return [rule for rule in labels if rule in found] + sorted(rule for rule in found if rule not in labels)
+
+
+def cut_names(templates: Mapping[str, int]) -> str:
+    """The most frequent of the templates that were cut out in the middle of a sentence: "name 12, other 3"."""
+    return ", ".join(f"{name} {times:,}" for name, times in _most_frequent(templates, _NAMES_SHOWN))
+
+
+def _most_frequent(templates: Mapping[str, int], most: int) -> list[tuple[str, int]]:
+    return sorted(templates.items(), key=lambda entry: (-entry[1], entry[0]))[:most]

@@ -6,8 +6,10 @@ rules, splits or tokens.
 
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
 
 from ftfy.fixes import fix_surrogates
 
@@ -25,7 +27,8 @@ from data_prep.raw.streams import (
     read_lines,
 )
 from data_prep.raw.tables import Row, read_hub, read_parquet
-from data_prep.raw.wikidump import iter_pages, keep_page, parse_page
+from data_prep.raw.wikidump import iter_pages, keep_page, parse_page, read_site
+from data_prep.raw.wikinames import Names, Site, names_of
 from data_prep.raw.wikitext import plain_text
 from data_prep.readable import kind_of
 
@@ -45,7 +48,8 @@ class RawDocument:
     """One document before cleaning: paragraphs without line breaks; `kind` is its format.
 
     `stripped`: boilerplate was cut off. `dropped`: why it is none of the documents wanted, such as a redirect.
-    `stretch`: the place in a running text that decides its split; of all other documents their text does.
+    `stretch`: the place in a running text that decides its split; of all other documents their text does. `cut`: how
+    many templates of each name were cut out in the middle of a sentence.
     """
 
     source: str
@@ -56,6 +60,7 @@ class RawDocument:
     stripped: bool = False
     dropped: str | None = None
     stretch: str | None = None
+    cut: Mapping[str, int] = field(default_factory=dict)
 
 
 def read_documents(unit: Unit, complain: Complain, report: Callable[[int], object]) -> Iterator[RawDocument]:
@@ -310,6 +315,7 @@ def _tagged(span: Span, complain: Complain, progress: _SpanProgress) -> Iterator
 def _dump(span: Span, complain: Complain, progress: _SpanProgress) -> Iterator[RawDocument]:
     """Articles of a MediaWiki dump, the title as their first paragraph; other pages as wikitext, `dropped`."""
     file = span.file
+    names = _names(file)
     stream = _stream(span, complain, progress.at)
     for offset, raw in iter_pages(stream, MAX_RECORD_BYTES):
         if stream.base + offset >= stream.limit:
@@ -320,9 +326,20 @@ def _dump(span: Span, complain: Complain, progress: _SpanProgress) -> Iterator[R
             where = stream.where(stream.base + offset)
             complain(BadInput(f"{file.path}: {error} ({where}); fetch the dump again or take the page out"))
             continue
-        dropped = keep_page(page)
-        paragraphs = page.text.split("\n") if dropped else [page.title, *plain_text(page.text)]
-        yield RawDocument(file.source, file.rank, file.format, page.id, paragraphs, dropped=dropped)
+        dropped = keep_page(page, names)
+        cut: Counter[str] = Counter()
+        paragraphs = page.text.split("\n") if dropped else [page.title, *plain_text(page.text, names, cut)]
+        yield RawDocument(file.source, file.rank, file.format, page.id, paragraphs, dropped=dropped, cut=cut)
+
+
+@lru_cache(maxsize=4)
+def _names(file: RawFile) -> Names:
+    """The names of a dump's wiki, which stand at its beginning only, wherever a span of it starts."""
+    try:
+        return names_of(read_site(Stream(file.path, file.compression, opened=file.opened)))
+    except Damaged:
+        # What is wrong with the beginning of the file is said by the span that reads its pages.
+        return names_of(Site())
 
 
 def _parquet(span: Span, complain: Complain, progress: _SpanProgress) -> Iterator[RawDocument]:

@@ -7,6 +7,9 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from xml.parsers import expat
+from xml.sax.saxutils import unescape
+
+from data_prep.raw.wikinames import Names, Site, names_of, redirect_words
 
 MAX_PAGE_BYTES = 32 << 20
 _START, _END = b"<page>", b"</page>"
@@ -22,19 +25,21 @@ _FIELDS = {
     ("page", "revision", "text"): "text",
 }
 _REDIRECT = ("page", "redirect")
-_REDIRECT_TEXT = re.compile(r"\s*#redirect\s*:?\s*\[\[", re.IGNORECASE)
-# By name, not by ending: {{disambiguation needed}} and {{other uses (disambiguation)}} stand in articles.
-_DISAMBIGUATION = re.compile(
-    r"__DISAMBIG__|\{\{\s*(?:template:)?(?:"
-    r"(?:(?:human name|hospital|place name|geo|school|church|county|airport|road|station|genus|species latin name|"
-    r"mathematical|music|opus number|letter-number combination|chinese title|phonetics|taxonomic authority|"
-    r"plant common name|biology|village|synagogue|caselaw)[ _])?disambig(?:uation)?(?: page)?"
-    r"|disamb|disambig-\w+|dab|hn-?dis|geo-?dis|schooldis|num(?:ber)?dis|roaddis|mil-unit-dis|mathdab|callsigndis|tndis"
-    r"|begriffskl\u00e4rung|homonymie|desambiguaci\u00f3n|desambigua\u00e7\u00e3o|disambigua|dp|doorverwijspagina"
-    r"|\u043d\u0435\u043e\u0434\u043d\u043e\u0437\u043d\u0430\u0447\u043d\u043e\u0441\u0442\u044c"
-    r")\s*(?:\||\}\})",
-    re.IGNORECASE,
+_MAX_HEAD_BYTES = 1 << 20
+_LANGUAGE = re.compile(r"""<mediawiki\b[^>]*\bxml:lang\s*=\s*["']([^"'<>]{1,40})["']""")
+_DATABASE = re.compile(r"<dbname>\s*(\w{1,40}?)wik\w*\s*</dbname>")
+_NAMESPACE = re.compile(r"""<namespace\b[^>]*\bkey\s*=\s*["'](-?[0-9]{1,6})["'][^>]*>([^<]{1,200})</namespace>""")
+# Titles of pages that list meanings: "Mercury (disambiguation)".
+_MEANINGS = (
+    "disambiguation|begriffskl\u00e4rung|homonymie|desambiguaci\u00f3n|desambigua\u00e7\u00e3o|desambiguaci\u00f3"
+    "|disambigua|doorverwijspagina|ujednoznacznienie|\u0437\u043d\u0430\u0447\u0435\u043d\u0438\u044f"
+    "|\u0437\u043d\u0430\u0447\u0435\u043d\u043d\u044f|olika betydelser|flertydig|anlam ayr\u0131m\u0131"
+    "|rozcestn\u00edk|egy\u00e9rtelm\u0171s\u00edt\u0151 lap|\u66d6\u6627\u3055\u56de\u907f|\u6d88\u6b67\u4e49"
+    "|\u6d88\u6b67\u7fa9|\u062a\u0648\u0636\u064a\u062d|\u0627\u0628\u0647\u0627\u0645\u200c\u0632\u062f\u0627\u06cc\u06cc"
+    "|\ub3d9\uc74c\uc774\uc758|\u0111\u1ecbnh h\u01b0\u1edbng"
 )
+_DISAMBIGUATION_TITLE = re.compile(rf".* \((?:{_MEANINGS})\)", re.IGNORECASE | re.DOTALL)
+_DISAMBIGUATION_SWITCH = re.compile("__(?:DISAMBIG|\u6d88\u9664\u6b67\u4e49|\u6d88\u9664\u6b67\u7fa9)__", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -47,6 +52,19 @@ class Page:
     redirect: bool
     text: str
     model: str
+
+
+def read_site(blocks: Iterable[bytes]) -> Site:
+    """The language and the namespaces of a dump, out of what comes before its first page; empty where it says none."""
+    head = b""
+    for block in blocks:
+        head += block
+        if _START in head or len(head) > _MAX_HEAD_BYTES:
+            break
+    text = head.partition(_START)[0].decode("utf-8", "replace")
+    language = _LANGUAGE.search(text) or _DATABASE.search(text)
+    namespaces = tuple((int(key), unescape(name).strip()) for key, name in _NAMESPACE.findall(text))
+    return Site(language[1] if language else "", namespaces)
 
 
 def iter_pages(blocks: Iterable[bytes], limit: int = MAX_PAGE_BYTES) -> Iterator[tuple[int, bytes]]:
@@ -115,7 +133,7 @@ def parse_page(page: bytes) -> Page:
         id=fields["id"].strip(),
         title=fields["title"].strip(),
         namespace=int(fields["ns"]),
-        redirect=reader.redirect or _REDIRECT_TEXT.match(text) is not None,
+        redirect=reader.redirect or redirect_words().match(text) is not None,
         text=text,
         model=fields.get("model", "wikitext").strip(),
     )
@@ -152,14 +170,16 @@ class _PageReader:
         self.parser.CharacterDataHandler = None
 
 
-def keep_page(page: Page) -> str | None:
-    """None for an article, else why the page is none."""
+def keep_page(page: Page, names: Names | None = None) -> str | None:
+    """None for an article, else why the page is none; without `names` by those of all languages."""
     if page.namespace != 0:
         return "other namespaces"
     if page.redirect:
         return "redirects"
     if page.model != "wikitext":
         return "other content models"
-    if page.title.lower().endswith(" (disambiguation)") or _DISAMBIGUATION.search(page.text):
+    if _DISAMBIGUATION_TITLE.fullmatch(page.title) or _DISAMBIGUATION_SWITCH.search(page.text):
+        return "disambiguation pages"
+    if (names or names_of(Site())).disambiguation.search(page.text):
         return "disambiguation pages"
     return None

@@ -7,25 +7,24 @@ a table, and never with the rest of the page.
 
 import html
 import re
+from collections import Counter
 from html.entities import html5
 
-from data_prep.raw.wikitemplates import speaks, split_arguments
+from data_prep.raw.wikiarguments import split_arguments
+from data_prep.raw.wikinames import Names, Site, names_of, plain_name
+from data_prep.raw.wikiquotes import without_quotes
+from data_prep.raw.wikitemplates import is_function, is_silent, plain_template, reads, speaks
 
 _MAX_DEPTH = 8
 # Stands where a template or a formula was cut out, until the gap is closed; no wikitext holds it.
 _GAP = "\x00"
 
-# Sections of references and links: no prose. English, and the same titles in large Wikipedias.
-_LEFT_OUT_TITLES = (
-    "see also|references|reference|external links|external link|further reading|notes|note|bibliography|footnotes"
-    "|sources|citations|notes and references|references and notes|footnotes and references|works cited|weblinks"
-    "|einzelnachweise|siehe auch|literatur|quellen|notes et r\u00e9f\u00e9rences|voir aussi|liens externes"
-    "|bibliographie|r\u00e9f\u00e9rences|referencias|v\u00e9ase tambi\u00e9n|enlaces externos|bibliograf\u00eda|notas"
-    "|voci correlate|collegamenti esterni|altri progetti|bibliografia|refer\u00eancias|ver tamb\u00e9m"
-    "|liga\u00e7\u00f5es externas|zie ook|externe links|externe link|bronnen, noten en/of referenties"
-)
-_LEFT_OUT = frozenset(_LEFT_OUT_TITLES.split("|"))
 _HEADING = re.compile(r"\n(==[^\n]*)")
+_IN_HEADING = re.compile(r"\{\{[^{}]*\}\}|<[^<>]*>|\[\[[^][|]*\|")
+# What joins two titles: "Notes and references", "Literatur & Weblinks".
+_JOINED = re.compile(
+    r"\s*[,;/&\u3001\u30fb\u548c\u53ca\u8207\u4e0e]\s*|\s(?:and|und|et|y|e|i|en|och|og|ja|ve|\u0438|\u0456|\u0442\u0430|och|s|\u0219i)\s"
+)
 
 _CUT_TAGS = (
     "ref|math|chem|ce|gallery|source|syntaxhighlight|timeline|score|pre|hiero|imagemap|graph|mapframe|maplink|inputbox"
@@ -50,16 +49,22 @@ _INDENTED_TABLE = re.compile(r"\n[ \t:]++(?=\{\||\|\})")
 _PARAMETER = re.compile(r"\{\{\{([^{}|]*+)[^{}]*+\}\}\}")
 
 _LINK = re.compile(r"\[\[([^][|\n]*+)(?:\|([^][]*+(?:(?:\[(?!\[)|\](?!\]))[^][]*+)*+))?\]\]")
-_FILE_NAMES = "file|image|media|datei|bild|fichier|archivo|imagen|immagine|ficheiro|imagem|bestand|afbeelding"
-_FILES = frozenset(_FILE_NAMES.split("|"))
-_CATEGORIES = frozenset(("category", "kategorie", "cat\u00e9gorie", "categor\u00eda", "categoria", "categorie"))
 _LANGUAGE = re.compile(r"[a-z]{2,3}(?:-[a-z]+)*+|simple")
-_OPEN_FILE = re.compile(rf"\[\[\s*(?:{_FILE_NAMES})\s*:[^\n]*+", re.IGNORECASE)
+_OPEN = re.compile(r"\[\[([^][|\n:]{1,60}):")
 _EXTERNAL = re.compile(r"\[(?:(?:https?:|ftps?:|irc:|gopher:|git:)?//|mailto:|news:)[^][<>\s]*+[ \t]*+([^][\n]*+)\]")
 
-_QUOTES = re.compile(r"(''+)")
-_AMBIGUOUS = re.compile(r"'''(?<=\w''')(?=[^'\n]++''(?!'))|''''(?!')")
-_MAGIC_WORD = re.compile(r"__[A-Z]{3,30}__")
+_SWITCH = re.compile(
+    r"(?:__|\uff3f\uff3f)([^\W\d_\uff3f][^\s_\uff3f<>]{0,40}(?:_[^\s_\uff3f<>]{1,40}){0,6})(?:__|\uff3f\uff3f)"
+)
+_SMALL_SWITCHES = frozenset(("notoc", "toc", "forcetoc", "noeditsection", "nogallery", "noindex", "index", "hiddencat"))
+_VARIANTS = re.compile(r"-\{(?!\{)([^{}]*+)\}-")
+_VARIANT = re.compile(r"[a-z]{2,3}(?:-[a-z]{2,8})?")
+# Scripts without blanks between words.
+_UNSPACED = re.compile(
+    r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7a3\uff10-\uff19\u0e00-\u0eff\u1000-\u109f\u3001\uff08\uff09]"
+)
+# Longer ones are no part of a sentence.
+_MOST_READ = 200
 _ENTITY = re.compile(r"&(?:#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6}|[a-zA-Z][a-zA-Z0-9]{1,31});")
 _HOLED = re.compile(r"\(([^()\x00]*+\x00[^()]*+)\)")
 _SEPARATORS = re.compile(r" ?[,;](?: ?[,;])*+")
@@ -68,18 +73,25 @@ _MARKS = frozenset("*#:;=|!{-")
 _LETTER = re.compile(r"[^\W\d_]")
 
 
-def plain_text(wikitext: str) -> list[str]:
+def plain_text(wikitext: str, names: Names | None = None, cut: Counter[str] | None = None) -> list[str]:
     """The paragraphs of a page, without markup and without "\\n".
 
-    Left out: templates but for a few inline ones, tables, references, files, categories, formulas, galleries, code
-    blocks, headings, and the sections of references and links. An item of a list is a paragraph.
+    Left out: templates that say nothing in a sentence, tables, references, files, categories, formulas, galleries, code
+    blocks, headings, and the sections of references and links. An item of a list is a paragraph. `names` are those of
+    the page's wiki, without them those of all languages. The names of templates that were cut out in the middle of a
+    sentence, though they may have said something, are counted in `cut`.
     """
+    names = names or names_of(Site())
+    cut = Counter() if cut is None else cut
     text = "\n" + wikitext.replace(_GAP, "")
     if "<nowiki" in text:
         text = _NOWIKI.sub(lambda match: _MARKUP.sub(_escaped, match[1]), text)
-    text = _without_sections(_without_comments(text))
+    text = _without_sections(_without_comments(text), names.sections)
     text = _CUT.sub(_cut, text)
-    text = _without_links(_without_braces(text))
+    text = _without_links(_without_braces(text, names, cut), names)
+    if "-{" in text:
+        text = _VARIANTS.sub(_variant, text)
+    text = without_quotes(text)
     text = _without_tags(text)
     text = _without_gaps(text)
     for remains in ("{{", "}}", "[[", "]]", "''"):
@@ -100,7 +112,7 @@ def _without_comments(text: str) -> str:
     return "".join([*kept, text[position:].replace("<!--", "")])
 
 
-def _without_sections(text: str) -> str:
+def _without_sections(text: str, titles: frozenset[str]) -> str:
     kept, position, left_out = [], 0, 0
     for match in _HEADING.finditer(text):
         line = match[1].rstrip()
@@ -109,21 +121,30 @@ def _without_sections(text: str) -> str:
             continue
         if left_out and level <= left_out:
             position, left_out = match.start(), 0
-        if not left_out and line.strip("= \t'\":[]").casefold() in _LEFT_OUT:
+        if not left_out and _is_no_prose(line, titles):
             kept.append(text[position : match.start()])
             left_out = level
     return "".join(kept if left_out else [*kept, text[position:]])
 
 
+def _is_no_prose(heading: str, titles: frozenset[str]) -> bool:
+    if "{" in heading or "<" in heading or "|" in heading:
+        heading = _IN_HEADING.sub("", heading)
+    title = " ".join(heading.strip("= \t'\":[]").casefold().split())
+    # No title of a section without prose has a hundred characters.
+    return title in titles or (len(title) < 100 and all(part in titles for part in _JOINED.split(title)))
+
+
 def _cut(match: re.Match[str]) -> str:
     """Nothing, or a gap to be closed; short formulas as they are written."""
     if match[1].lower() not in ("math", "chem", "ce"):
-        return _GAP if match.string[match.start() - 1] in " (" else ""
+        # A gap also keeps apart the runs of apostrophes on both sides.
+        return _GAP if match.string[match.start() - 1] in " ('" else ""
     formula = match[2]
     return formula.strip() if formula and _PLAIN_FORMULA.fullmatch(formula) else _GAP
 
 
-def _without_braces(text: str, depth: int = 0) -> str:
+def _without_braces(text: str, names: Names, cut: Counter[str], depth: int = 0) -> str:
     """Tables cut out, templates replaced by what they say."""
     if "{{{" in text:
         text = _PARAMETER.sub("", text)
@@ -132,7 +153,13 @@ def _without_braces(text: str, depth: int = 0) -> str:
     kept, position = [], 0
     for start, stop, closer in _brace_spans(text):
         kept.append(text[position:start])
-        kept.append(_template(text[start + 2 : stop - 2], depth) if closer == "}}" else "\n")
+        if closer == "}}":
+            name, said = _template(text[start + 2 : stop - 2], names, cut, depth)
+            if said is None:
+                said = _unknown(text, start, stop, name, names, cut) if depth == 0 else _GAP
+            kept.append(said)
+        else:
+            kept.append("\n")
         position = stop
     return "".join([*kept, text[position:]]).replace("{{", "").replace("}}", "")
 
@@ -162,69 +189,127 @@ def _brace_spans(text: str) -> list[tuple[int, int, str]]:
     return spans
 
 
-def _template(body: str, depth: int) -> str:
-    name, bar, rest = body.partition("|")
-    if not bar and ":" in name:
-        name, _, rest = name.partition(":")
-    say = speaks(name) if len(name) < 60 else None
+def _template(body: str, names: Names, cut: Counter[str], depth: int) -> tuple[str, str | None]:
+    """The name of a template, and what it says; None where that is not known."""
+    name, _, rest = body.partition("|")
+    function, colon, argument = name.partition(":")
+    if colon and is_function(function):
+        name, rest = function, f"{argument}|{rest}" if rest else argument
+    say = speaks(name, names.language) if len(name) < 60 else None
     if say is None or depth >= _MAX_DEPTH:
-        return _GAP
+        return name, None
     if "{{" in rest:
-        rest = _without_braces(rest, depth + 1)
+        rest = _without_braces(rest, names, cut, depth + 1)
     if "[[" in rest:
-        rest = _without_links(rest)
-    return say(split_arguments(rest.split("|") if rest else []))
+        rest = _without_links(rest, names)
+    said = say(split_arguments(rest.split("|") if rest else []))
+    return name, (without_quotes(said) if "''" in said else said) or _GAP
 
 
-def _without_links(text: str) -> str:
+def _unknown(text: str, start: int, stop: int, name: str, names: Names, cut: Counter[str]) -> str:
+    """A gap, or in the middle of a sentence what can be read of a template that nobody knows."""
+    if len(name) >= 60 or not _in_sentence(text, start, stop):
+        return _GAP
+    name = plain_template(name)
+    if not name or name[0] in "#:!" or is_silent(name):
+        return _GAP
+    rest = text[start + 2 : stop - 2].partition("|")[2]
+    said = ""
+    if rest and len(rest) < _MOST_READ and "{{" not in rest:
+        said = reads(split_arguments((_without_links(rest, names) if "[[" in rest else rest).split("|")))
+    if not said:
+        cut[name] += 1
+    return said or _GAP
+
+
+def _in_sentence(text: str, start: int, stop: int) -> bool:
+    """True where words stand before and behind on the same line, and no blank is missing before (as before a note)."""
+    before, behind = text[max(start - 8, 0) : start], text[stop : stop + 4]
+    if before[-1:] in " \u00a0(\u00ab\u201e\u201c\"'-\u2013/":
+        word = before.rstrip(" \u00a0(\u00ab\u201e\u201c\"'-\u2013/\x00")[-1:]
+        following = behind.lstrip(" \u00a0)'\"\u00bb\x00,")
+        if word.isalnum() or word in ",;:)":
+            return bool(following) and (following[0].isalnum() or following[0] in ".;:?!([<\u2013\u2014-")
+        return word in ".?!\u3002\n" and following[:1].islower()
+    if before[-1:] == "\n":
+        return behind[:1] in " ,'" and behind[1:].lstrip(" '")[:1].islower()
+    return _UNSPACED.fullmatch(before[-1:]) is not None and _UNSPACED.fullmatch(behind[:1]) is not None
+
+
+def _without_links(text: str, names: Names) -> str:
     """Links replaced by the text they show, files and categories cut out."""
+
+    def show(match: re.Match[str]) -> str:
+        return _link(match, names)
+
     for _ in range(_MAX_DEPTH):
-        text, links = _LINK.subn(_link, text)
+        text, links = _LINK.subn(show, text)
         if not links or "[[" not in text:
             break
     if "[[" in text:
-        text = _OPEN_FILE.sub("", text).replace("[[", "")
+        text = _without_open_files(text, names).replace("[[", "")
     text = _EXTERNAL.sub(lambda match: match[1], text)
     return text.replace("]]", "")
 
 
-def _link(match: re.Match[str]) -> str:
+def _without_open_files(text: str, names: Names) -> str:
+    """The links to files that have no end are cut out with the rest of their lines."""
+    kept, position = [], 0
+    for match in _OPEN.finditer(text):
+        if match.start() >= position and plain_name(match[1]) in names.files:
+            kept.append(text[position : match.start()])
+            end = text.find("\n", match.end())
+            position = end if end >= 0 else len(text)
+    return "".join([*kept, text[position:]])
+
+
+def _link(match: re.Match[str], names: Names) -> str:
     target, label = match[1], match[2]
     if ":" in target:
         prefix = target.partition(":")[0].strip()
-        kind = prefix.lower()
-        if (kind in _FILES and "\n\n" not in (label or "")) or kind in _CATEGORIES:
-            return ""
+        kind = plain_name(prefix)
+        if kind in names.files and "\n\n" not in (label or ""):
+            return _apart(match)
+        if kind in names.categories:
+            return _GAP
         if label is None and _LANGUAGE.fullmatch(prefix):
             return ""
         if kind in ("http", "https"):
             return (label or target).partition(" ")[2]
     if label:
-        return label.rpartition("|")[2]
+        label = label.rpartition("|")[2]
+        return without_quotes(label) if "''" in label else label
     return target.strip().removeprefix(":").removeprefix("#")
+
+
+def _apart(match: re.Match[str]) -> str:
+    """A blank where words touch what was cut out between them, else a gap."""
+    before, behind = match.string[match.start() - 1 : match.start()], match.string[match.end() : match.end() + 1]
+    return _GAP if before in "\n (\x00" or behind in "\n ,.;:)" else " "
+
+
+def _variant(match: re.Match[str]) -> str:
+    """What `-{zh-hans:A; zh-hant:B}-` shows: its first form, or its text; rules for the whole page say nothing."""
+    flags, bar, text = match[1].rpartition("|")
+    if bar and not set(flags.strip()).isdisjoint("HT-") and "zh" not in flags:
+        return ""
+    form = text.split(";", 1)[0]
+    code, colon, words = form.partition(":")
+    return words.strip() if colon and _VARIANT.fullmatch(code.strip()) else text
 
 
 def _without_tags(text: str) -> str:
     if "<" in text:
         text = _POWER.sub("^", text)
         text = _TAG.sub(_tag, text)
-    if "''" in text:
-        if _AMBIGUOUS.search(text):
-            text = "\n".join(_without_quotes(line) if _AMBIGUOUS.search(line) else line for line in text.split("\n"))
-        text = _QUOTES.sub("", text)
-    return _MAGIC_WORD.sub("", text) if "__" in text else text
+    return _SWITCH.sub(_switch, text) if "__" in text or "\uff3f" in text else text
 
 
-def _without_quotes(line: str) -> str:
-    """A line without bold and italics, with the apostrophe of l'''amour'' (l' before italics) kept."""
-    parts = _QUOTES.split(line)
-    bold = False
-    for index in range(1, len(parts), 2):
-        length, following = len(parts[index]), len(parts[index + 2]) if index + 2 < len(parts) else 0
-        apostrophe = length == 3 and not bold and following == 2 and parts[index - 1][-1:].isalpha()
-        bold ^= length != 2 and not apostrophe
-        parts[index] = "'" if apostrophe or length == 4 else ""
-    return "".join(parts)
+def _switch(match: re.Match[str]) -> str:
+    """Nothing for a switch of the page's looks such as __NOTOC__: capitals, in any script; Georgian ones look small."""
+    word = match[1]
+    small = any(letter.islower() and not "\u10d0" <= letter <= "\u10ff" for letter in word)
+    return match[0] if len(word) < 2 or (small and word.lower() not in _SMALL_SWITCHES) else ""
 
 
 def _tag(match: re.Match[str]) -> str:

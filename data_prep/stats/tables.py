@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from data_prep.cleaning.tally import DROPS, EDITS
+from data_prep.cleaning.tally import DROPS, EDITS, cut_names
 from data_prep.readable import duration, share_of, short, size
 from data_prep.stats.figures import Counts, Figures
 from data_prep.stats.text import Table
@@ -79,7 +79,8 @@ def drop_samples(figures: Figures) -> dict[str, list[tuple[str, str]]]:
 def edit_table(figures: Figures) -> Table:
     edited = _tally(figures)["edited"]
     rows = [(label, f"{edited[rule]:,}") for rule, label in labels(edited, EDITS).items()]
-    return Table("Changed", ("what", "times"), rows)
+    cut = cut_names(_tally(figures)["cut"])
+    return Table("Changed", ("what", "times"), rows, note=f"Templates cut most often: {cut}." if cut else "")
 
 
 def duplicate_table(figures: Figures) -> Table:

@@ -10,6 +10,7 @@ from data_prep.cleaning.tally import DROPS, EDITS, RULE_LABELS, SAMPLES, Tally
 EVENTS = st.one_of(
     st.tuples(st.just("edited"), st.sampled_from(["controls_dropped", "other"]), st.integers(0, 9)),
     st.tuples(st.just("dropped"), st.sampled_from(["short", "empty", "odd"]), st.text(max_size=3), st.text(max_size=2)),
+    st.tuples(st.just("cut"), st.dictionaries(st.sampled_from(["lang", "unit"]), st.integers(1, 9))),
     st.tuples(st.just("kept"), st.sampled_from(["wiki", "books"]), st.integers(0, 9)),
 )
 
@@ -79,6 +80,15 @@ def test_table_and_samples() -> None:
         f"    9: {'x' * 200}",
     ]
     assert Tally().samples() == ""
+
+
+def test_the_most_frequent_templates_that_were_cut_are_named() -> None:
+    tally = Tally()
+    tally.cut({"b": 2, "a": 2, "c": 9, "d": 1, "e": 1, "f": 1})
+    tally.cut({"d": 1_000})
+    names = "d 1,001, c 9, a 2, b 2, e 1"
+    assert tally.table().split("\n")[1].split(maxsplit=1) == ["1,016", f"edited: {EDITS['templates_cut']} ({names})"]
+    assert tally.to_json()["cut"] == {"a": 2, "b": 2, "c": 9, "d": 1_001, "e": 1, "f": 1}
 
 
 def test_labels_are_one_line_each_and_none_is_of_two_kinds() -> None:

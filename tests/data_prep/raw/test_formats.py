@@ -168,6 +168,19 @@ def test_multistream_dump_header_and_closing_tag_are_streams_without_pages(tmp_p
     assert by_span == [[], ["1", "2"], [], ["3"]]
 
 
+@pytest.mark.parametrize("packed", [False, True])
+def test_every_span_of_a_dump_knows_the_namespaces_of_its_head(tmp_path: Path, packed: bool) -> None:
+    head = HEAD.replace("</sitename>", '</sitename><namespace key="6">Bildo</namespace>')
+    text = "[[Bildo:A.jpg|caption]]Word and {{nobody knows}} more."
+    parts = [head, *(page(number, text) for number in range(1, 9)), TAIL]
+    name = "d.xml.bz2" if packed else "d.xml"
+    (tmp_path / name).write_bytes(b"".join(bz2.compress(part.encode()) if packed else part.encode() for part in parts))
+    file = found(tmp_path)
+    documents = read(spans_of(file, range(0, file.size, 100)))
+    assert [document.paragraphs for document in documents] == [[f"T{n}", "Word and more."] for n in range(1, 9)]
+    assert all(document.cut == {"nobody knows": 1} for document in documents)
+
+
 def test_single_stream_dump_is_read_by_its_first_span(tmp_path: Path) -> None:
     (tmp_path / "d.xml.bz2").write_bytes(bz2.compress((HEAD + "".join(map(page, range(1, 9))) + TAIL).encode()))
     file = found(tmp_path)

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_prep.raw.wikidump import iter_pages, keep_page, parse_page
+from data_prep.raw.wikinames import Site, names_of
 from data_prep.raw.wikitemplates import speaks
 from data_prep.raw.wikitext import plain_text
 from tests.data_prep.fuzz_wikitext import ARTICLE, MARKUP, broken, check_text
@@ -67,6 +68,14 @@ def test_links(wikitext: str, text: str) -> None:
         ("l'''amour'' fou", "l'amour fou"),
         ("'''Ada''' (''x'') and '''B''' ''y''", "Ada (x) and B y"),
         ("a ''''b'''' c", "a 'b' c"),
+        ("The ''Titanic'''s captain.", "The Titanic's captain."),
+        ("The ''Titanic'''s and the ''Olympic'''s crews, '''bold'''", "The Titanic's and the Olympic's crews, bold"),
+        ("''Titanic''{{'s}} ''Titanic''{{'}}s [[Foo|''Foo'']]'s ''[[Foo]]'''s", "Titanic's Titanic's Foo's Foo's"),
+        ("'''Foo''''s '''''Foo''''''s '''''Foo''' bar''", "Foo's Foo's Foo bar"),
+        ("''Foo''<ref>x</ref>'s ''Foo''<nowiki/>'s ''Foo''{{citation needed}}'s", "Foo's Foo's Foo's"),
+        ("{{lang|fr|''Foo''}}'s [[File:a.jpg|x]]'''b'''", "Foo's b"),
+        ("'''a''' b l'''c'' d", "a b l'c d"),
+        ("'''a ''b", "a b"),
         ("a<br>b<br />c<BR/>d", "a b c d"),
         (
             "x<sup>2</sup> 10<sup>6</sup> 10<sup>\u22123</sup> 1<sup>st</sup> H<sub>2</sub>O",
@@ -80,6 +89,8 @@ def test_links(wikitext: str, text: str) -> None:
         ("a\u00a0b\u2009c\td&#10;e", "a b c d e"),
         ("<nowiki>[[a]] ''b'' {{c}} <ref></nowiki> d<nowiki/>e", "[[a]] ''b'' {{c}} <ref> de"),
         ("__NOTOC__ a __init__", "a __init__"),
+        ("__notoc__ a __\u041e\u0413\u041b__ b __\u76ee\u6b21__ c __INHALTSVERZEICHNIS_ERZWINGEN__", "a b c"),
+        ("-{zh-hans:a;zh-hant:b}- -{c}- -{H|zh-cn:d;zh-tw:e}-f", "a c f"),
         ("a<!-- b -->c<!--\n\n-->d", "acd"),
         ("x = y and -> z", "x = y and -> z"),
         ("a &ndash; b", "a \u2013 b"),
@@ -111,7 +122,7 @@ def test_blocks_are_cut_out(wikitext: str, text: str) -> None:
     ("wikitext", "text"),
     [
         ("a {{cite|b|c={{d|e}}}} f", "a f"),
-        ("a {{unknown|b}}, c {{unknown}}.", "a, c."),
+        ("a {{unknown|b}}, c {{unknown}}.", "a b, c."),
         ("a ({{IPA|b}}) c", "a c"),
         ("a ({{IPA|b}}; {{x}}) c", "a c"),
         ("a ({{IPA|b}}, born 1950) c", "a (born 1950) c"),
@@ -132,10 +143,57 @@ def test_blocks_are_cut_out(wikitext: str, text: str) -> None:
         ("{{nihongo|a|b|c}} {{nihongo||b}} {{USS|Nimitz|CVN-68}} {{ship|MV|X}}", "a (b, c) b USS Nimitz MV X"),
         ("{{hlist|a|b|[[c]]}} {{flag|France}}{{flagicon|France}}", "a, b, c France"),
         ("{{nowrap}} {{lang|fr}} {{frac}} a {{convert}}", "1/ a"),
+        (
+            "a {{sclass|Nimitz|aircraft carrier}}, {{sclass|Essex||4}} or {{sclass2|Tribal|destroyer|0}}",
+            "a Nimitz-class aircraft carrier, Essex class or Tribal-class",
+        ),
+        (
+            "{{SMS|Emden}} {{MV|Foo|1999|6}} {{USS|Enterprise|CV-6|2}} {{ship|German battleship|Bismarck||2}}",
+            "SMS Emden MV Foo Enterprise Bismarck",
+        ),
+        ("{{stn|Oxford}} {{rws|Reading}} {{station link|System|Place}}", "Oxford Reading Place"),
+        ("{{INR|500|c}} {{A$|5}} {{C$|3 million}} {{GBP|2}}", "\u20b9500 crore A$5 C$3 million \u00a32"),
+        ("the {{ordinal|3}}, {{ord|11}} and {{nth|22}}", "the 3rd, 11th and 22nd"),
+        (
+            "({{tlit|ru|slovo}}; {{langx|de|Wort}}) {{height|ft=6|in=1}} {{height|m=1.85}}",
+            "(slovo; Wort) 6 ft 1 in 1.85 m",
+        ),
+        ("aged {{age|1950|5|1|2000|4|30}}, {{age|1950|5|1|2000|5|1}}; {{age|1950|5|1}} now", "aged 49, 50; now"),
+        ("{{convert|2|x|3|x|4|m}} {{convert|1+1/2|in}} {{track gauge|1435mm}}", "2 by 3 by 4 m 1 1/2 in 1435 mm"),
+        ("{{PLURAL:3|ship|ships}} {{Template:nowrap|a}} {{ill|Name|de|Wer|lt=him}} {{ill|de|Wer}}", "ships a him Wer"),
     ],
 )
 def test_templates(wikitext: str, text: str) -> None:
     assert plain_text(wikitext) == [text]
+
+
+@pytest.mark.parametrize(
+    ("wikitext", "text", "cut"),
+    [
+        ("about {{foo|2000|m}} high", "about 2000 m high", 0),
+        ("a {{foo|[[b|c d]]}} e", "a c d e", 0),
+        ("a ({{foo|de|Wort}}) e", "a (Wort) e", 0),
+        ("the {{foo}} is, {{foo|x=y}} was", "the is, was", 2),
+        ("see {{foo|a.jpg}} or {{foo|{{bar}}}} or {{foo|yes}} there", "see or or there", 3),
+        # Notes, doubts, citations, icons and what stands beside the text say nothing, wherever they stand.
+        (
+            "a{{citation needed|date=May 2011}} b {{who|date=x}} c {{sfn|Smith|2001|p=3}} d {{efn|note}} e",
+            "a b c d e",
+            0,
+        ),
+        (
+            "a {{coord|1|2}} b {{cite web|url=x|title=y}} c {{rp|12}} d {{clarify|reason=x}} e {{when?|x}} f",
+            "a b c d e f",
+            0,
+        ),
+        ("a {{tone inline|x}} b {{foo|x|date=May}} c {{flagicon|x}} d {{IPA|x}} e {{anchor|x}} f", "a b c d e f", 1),
+        ("{{main|X}}\n{{foo|X}}\na.{{foo|X}} B {{foo|X}}", "a. B", 0),
+    ],
+)
+def test_unknown_templates_are_read_in_the_middle_of_a_sentence(wikitext: str, text: str, cut: int) -> None:
+    found: Counter[str] = Counter()
+    assert plain_text(wikitext, names_of(Site("en")), found) == [text]
+    assert found.total() == cut
 
 
 def test_names_of_templates() -> None:
