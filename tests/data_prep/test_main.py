@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from data_prep.__main__ import main
+from data_prep.cleaning.filters import RULES_VERSION
 from data_prep.manifest import read_manifest, sha256_file
 from data_prep.rows.arrow_files import write_file
 from data_prep.rows.pack import PackedRows
@@ -97,6 +98,17 @@ def test_changed_settings_stop_with_the_keys_until_forced(copy: Path, raw: Path,
     assert "inputs.clean_sha256" in failure(capsys, "tokenizer", "--corpus", copy, "--vocab-size", 160)
     assert "was made from another documents" in failure(capsys, "verify", "--corpus", copy)
     assert sorted(path.name for path in copy.iterdir()) == ["clean", "raw_files.json", "shards", "tokenizer"]
+
+
+def test_a_corpus_of_older_rules_is_refused_until_forced(copy: Path, raw: Path, capsys: Output) -> None:
+    path = copy / "clean" / "manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest["settings"]["rules_version"] -= 1
+    path.write_text(json.dumps(manifest))
+    words = ["ingest", "--source", raw, "--out", copy, "--val-fraction", "0.1", "--filters", "none"]
+    line = failure(capsys, *words)
+    assert f"settings.rules_version: {RULES_VERSION - 1} -> {RULES_VERSION}. Use another run or corpus name" in line
+    assert main([*map(str, words), "--force"]) == 0
 
 
 def test_changed_text_is_noticed(tmp_path: Path, capsys: Output) -> None:
