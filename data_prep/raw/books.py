@@ -12,13 +12,14 @@ from data_prep.raw.paragraphs import paragraphs_of
 VOLUME_CHARACTERS = 4 << 20
 
 
-def parse_book(lines: list[str]) -> tuple[list[str], bool]:
-    """The paragraphs of one book, and whether boilerplate was cut off."""
-    first, last = gutenberg.bounds(lines)
-    stripped = (first, last) != (0, len(lines))
-    paragraphs = paragraphs_of(gutenberg.without_additions(lines[first:last]), gutenberg.is_list)
-    paragraphs = [gutenberg.plain(paragraph) for paragraph in paragraphs if any(map(str.isalnum, paragraph))]
-    return gutenberg.without_credits(paragraphs) if stripped else paragraphs, stripped
+def parse_books(lines: list[str]) -> Iterator[tuple[list[str], bool]]:
+    """The paragraphs of every book that the lines hold, and whether boilerplate was cut off; one at least."""
+    found = gutenberg.regions(lines) or [(0, 0)]
+    for first, last in found:
+        stripped = (first, last) != (0, len(lines))
+        paragraphs = paragraphs_of(gutenberg.without_additions(lines[first:last]), gutenberg.is_list)
+        paragraphs = [gutenberg.plain(paragraph) for paragraph in paragraphs if any(map(str.isalnum, paragraph))]
+        yield gutenberg.without_credits(paragraphs) if stripped else paragraphs, stripped
 
 
 def volumes(lines: Iterable[str]) -> Iterator[list[str]]:

@@ -10,10 +10,11 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import chain
 
 from ftfy.fixes import fix_surrogates
 
-from data_prep.raw.books import VOLUME_CHARACTERS, parse_book, volumes
+from data_prep.raw.books import VOLUME_CHARACTERS, parse_books, volumes
 from data_prep.raw.sources import RawFile, Span, Unit
 from data_prep.raw.streams import (
     BOM,
@@ -122,13 +123,13 @@ def _stream(
 
 
 def _books(span: Span, complain: Complain, progress: _SpanProgress) -> Iterator[RawDocument]:
-    """The one book of a file; of a longer collection, its volumes."""
+    """The one book of a file; of a collection its books, of very long ones volumes."""
     file = span.file
     identifier = _BOOK_SUFFIX.sub("", file.name.rpartition("/")[2])
     # Nobody to complain to: a book with a hole is none.
     stream = Stream(file.path, file.compression, progress=progress.at, opened=file.opened)
-    for number, lines in enumerate(volumes(_sound_lines(stream)), 1):
-        paragraphs, stripped = parse_book(lines)
+    books = chain.from_iterable(map(parse_books, volumes(_sound_lines(stream))))
+    for number, (paragraphs, stripped) in enumerate(books, 1):
         name = identifier if number == 1 else f"{identifier}#{number}"
         yield RawDocument(file.source, file.rank, "book", name, paragraphs, stripped)
 

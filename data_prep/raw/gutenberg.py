@@ -5,8 +5,8 @@ Knows nothing of files, cleaning rules or tokens.
 
 import re
 from collections.abc import Sequence
+from itertools import pairwise
 
-# The last start line before the first end line counts: old headers carry a "small print" of their own.
 _START = re.compile(
     r"\s*\*{3}\s*START OF (?:THE|THIS) .*PROJECT GUTENBERG|\s*\*END[ *]*THE SMALL PRINT!", re.IGNORECASE
 )
@@ -18,6 +18,8 @@ _END = re.compile(
 _FIRST_OF_MARKERS = ("*", "E", "e")
 # A title too long for its start line goes on below, to the closing asterisks.
 _LONGEST_START_LINES = 4
+# The licence has fewer lines, and so have headers.
+_LICENCE_LINES = 1_000
 
 _CREDITS = re.compile(
     r"\[?(?:This )?(?:E-?text |E-?book )?(?:was )?(?:Produced|Prepared|Transcribed) (?:by|from)\b", re.I
@@ -65,17 +67,40 @@ _FOOTNOTE = re.compile(r"\[Footnote(?: [\w*]{1,5})?: ?", re.IGNORECASE)
 _FOOTNOTE_MARK = re.compile(r"(?<=[\w.,;:!?\"'\u201d\u2019)])\[(?:Footnote )?\d{1,3}\]")
 
 
-def bounds(lines: Sequence[str]) -> tuple[int, int]:
-    """First line of the book proper and the line behind its last; the whole file where no marker stands."""
+def regions(lines: Sequence[str]) -> list[tuple[int, int]]:
+    """(first line, line behind the last) of every book proper; all lines where no marker stands.
+
+    A missing start marker keeps the beginning, a missing end marker the rest; text behind the last book that is
+    longer than the licence is a text too.
+    """
     marked = [(number, line) for number, line in enumerate(lines) if line.lstrip()[:1] in _FIRST_OF_MARKERS]
     starts = [number for number, line in marked if _START.match(line)]
-    behind = starts[0] if starts else -1
-    last = next((number for number, line in marked if number > behind and _END.match(line)), len(lines))
-    first = max((number + 1 for number in starts if number < last), default=0)
-    if first and not lines[first - 1].rstrip().endswith("*"):
-        ahead = range(first, min(first + _LONGEST_START_LINES, last))
-        first = next((n + 1 for n in ahead if lines[n].rstrip().endswith("***")), first)
-    return first, last
+    ends = [number for number, line in marked if _END.match(line)]
+    if starts and ends and ends[0] < starts[0] <= _LICENCE_LINES:
+        # A header that speaks of the end.
+        ends = [number for number in ends if number > starts[0]]
+    found: list[tuple[int, int]] = []
+    behind = 0
+    for end in [*ends, len(lines)]:
+        begins = [number for number in starts if behind <= number < end]
+        if begins:
+            # Old headers have a "small print" of their own, and with it a second start.
+            start = next((n for n, after in pairwise(begins) if after - n > _LICENCE_LINES), begins[-1])
+            # Behind a book the small print alone begins no other one, unless a book follows.
+            if not found or "SMALL PRINT" not in lines[start].upper() or end - start > _LICENCE_LINES:
+                found.append((_behind_title(lines, start, end), end))
+        elif not behind or (end == len(lines) and end - behind > _LICENCE_LINES):
+            found.append((behind, end))
+        behind = end + 1
+    return found
+
+
+def _behind_title(lines: Sequence[str], start: int, end: int) -> int:
+    """The line behind a start marker, whose title may go on below."""
+    if lines[start].rstrip().endswith("*"):
+        return start + 1
+    ahead = range(start + 1, min(start + 1 + _LONGEST_START_LINES, end))
+    return next((n + 1 for n in ahead if lines[n].rstrip().endswith("***")), start + 1)
 
 
 def without_additions(lines: Sequence[str]) -> list[str]:

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from data_prep.raw import formats, streams
-from data_prep.raw.books import parse_book
+from data_prep.raw.books import parse_books
 from data_prep.raw.formats import RawDocument, read_documents
 from data_prep.raw.sources import RawFile, Source, Span, find_files, plan_units
 from data_prep.raw.streams import BadInput
@@ -76,7 +76,8 @@ def test_boilerplate_is_cut_in_every_form(tmp_path: Path, head: str, foot: str) 
 
 def test_text_without_markers_is_kept_whole() -> None:
     lines = ["Produced by the sea,", "it was *** START OF THE storm.", "", "End of the story."]
-    assert parse_book(lines) == (["Produced by the sea, it was *** START OF THE storm.", "End of the story."], False)
+    wanted = ["Produced by the sea, it was *** START OF THE storm.", "End of the story."]
+    assert list(parse_books(lines)) == [(wanted, False)]
 
 
 def test_sentence_a_line_becomes_documents_by_place_and_blank_line(tmp_path: Path) -> None:

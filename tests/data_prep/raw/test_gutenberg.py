@@ -2,20 +2,40 @@
 
 import pytest
 
-from data_prep.raw.books import parse_book
-from data_prep.raw.gutenberg import bounds, is_list, plain, without_additions
+from data_prep.raw.books import parse_books
+from data_prep.raw.gutenberg import is_list, plain, regions, without_additions
+
+
+def parse_book(lines: list[str]) -> tuple[list[str], bool]:
+    """The one book that the lines hold."""
+    (book,) = parse_books(lines)
+    return book
+
 
 PROSE = ["It was a dark night, and the wind that had", "risen at noon was still."]
 
 
+START, END = "*** START OF THE PROJECT GUTENBERG EBOOK X ***", "*** END OF THE PROJECT GUTENBERG EBOOK X ***"
+
+
 def test_missing_end_marker_keeps_the_rest_and_missing_start_the_beginning() -> None:
-    assert bounds(["x", "*** START OF THE PROJECT GUTENBERG EBOOK X ***", "a", "b"]) == (2, 4)
-    assert bounds(["a", "b", "*** END OF THE PROJECT GUTENBERG EBOOK X ***", "x"]) == (0, 2)
+    assert regions(["x", START, "a", "b"]) == [(2, 4)]
+    assert regions(["a", "b", END, "x"]) == [(0, 2)]
+    assert regions(["a", "b"]) == [(0, 2)]
 
 
 def test_end_marker_before_the_start_is_not_the_end() -> None:
-    lines = ["End of Project Gutenberg's notes", "*** START OF THE PROJECT GUTENBERG EBOOK X ***", "a"]
-    assert bounds(lines) == (2, 3)
+    assert regions(["End of Project Gutenberg's notes", START, "a"]) == [(2, 3)]
+
+
+def test_every_book_of_a_collection_is_kept() -> None:
+    one = ["header", START, "a", "End of Project Gutenberg's X", END, "licence"]
+    assert regions(one * 3) == [(2, 3), (8, 9), (14, 15)]
+    assert [paragraphs for paragraphs, _ in parse_books(one * 2)] == [["a"], ["a"]]
+    # What comes behind the licence is no licence.
+    assert regions([*one, *["text"] * 1500]) == [(2, 3), (5, 1506)]
+    # Without end markers: the beginning of the next book is no small print.
+    assert regions([START, *["text"] * 1500, START, "b"]) == [(1, 1503)]
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_prep.raw import books
-from data_prep.raw.books import parse_book, volumes
+from data_prep.raw.books import parse_books, volumes
 from data_prep.raw.layouts import has_blank_lines, hint_of, layout_of
 from data_prep.raw.paragraphs import is_wrapped, paragraphs_of
 
@@ -18,7 +18,7 @@ SAMPLE = Path(__file__).parents[3] / "data_prep" / "samples" / "emma.txt"
 @pytest.fixture(scope="module")
 def novel() -> list[str]:
     """The paragraphs of a novel, whose own file is hard-wrapped with blank lines."""
-    paragraphs, _ = parse_book(SAMPLE.read_text(encoding="utf-8").split("\n"))
+    ((paragraphs, _),) = parse_books(SAMPLE.read_text(encoding="utf-8").split("\n"))
     return paragraphs[100:400]
 
 
