@@ -137,6 +137,8 @@ def read_unit(task: ReadUnit, report: Report) -> dict[str, Any]:
             tally.dropped(raw.dropped, "\n".join(raw.paragraphs), raw.id)
             continue
         tally.edited("boilerplate_stripped", raw.stripped)
+        for rule, amount in raw.edits.items():
+            tally.edited(rule, amount)
         text = clean_text(raw.paragraphs, tally)
         reason = reason_to_drop(text, task.cleaning.rules)
         if reason is not None:

@@ -7,11 +7,13 @@ rules, splits or tokens.
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ftfy.fixes import fix_surrogates
 
 from data_prep.raw.books import parse_book
+from data_prep.raw.extracted import extracted_paragraphs
+from data_prep.raw.markup import mended_paragraphs
 from data_prep.raw.sources import RawFile, Span, Unit
 from data_prep.raw.streams import (
     BOM,
@@ -42,7 +44,8 @@ _DOC_START, _DOC_END = "<doc id=", "</doc>"
 class RawDocument:
     """One document before cleaning: paragraphs without line breaks; `kind` is its format.
 
-    `stripped`: boilerplate was cut off. `dropped`: why it is none of the documents wanted, such as a redirect.
+    `stripped`: boilerplate was cut off. `dropped`: why it is none of the documents wanted, such as a redirect. `edits`:
+    how much was mended, by the rules of the tally.
     """
 
     source: str
@@ -52,6 +55,7 @@ class RawDocument:
     paragraphs: list[str]
     stripped: bool = False
     dropped: str | None = None
+    edits: dict[str, int] = field(default_factory=dict)
 
 
 def read_documents(unit: Unit, complain: Complain, report: Callable[[int], object]) -> Iterator[RawDocument]:
@@ -96,6 +100,11 @@ class _SpanProgress:
 
 def _document(file: RawFile, identifier: str, paragraphs: list[str], kind: str | None = None) -> RawDocument:
     return RawDocument(file.source, file.rank, kind or file.format, identifier, paragraphs)
+
+
+def _mended(file: RawFile, identifier: str, mended: tuple[list[str], dict[str, int]]) -> RawDocument:
+    paragraphs, edits = mended
+    return RawDocument(file.source, file.rank, file.format, identifier, paragraphs, edits=edits)
 
 
 def _stream(span: Span, progress: Progress, start: int | None = None, end: int | None = None) -> Stream:
@@ -164,7 +173,17 @@ def _json_document(file: RawFile, line: str, offset: int, stream: Stream, compla
     # JSON can write halves of surrogate pairs, which are no text.
     identifier = record.get("id")
     place = f"{file.name}@{offset}" if identifier is None else fix_surrogates(str(identifier))
-    yield _document(file, place, fix_surrogates(text).split("\n"))
+    text = fix_surrogates(text)
+    if file.format == "wikiextractor":
+        yield _mended(file, place, extracted_paragraphs(_with_title(record.get("title"), text.split("\n"))))
+    else:
+        yield _mended(file, place, mended_paragraphs(text))
+
+
+def _with_title(title: object, lines: list[str]) -> list[str]:
+    """The lines of WikiExtractor's JSON, of which some versions leave out the title."""
+    named = isinstance(title, str) and title.strip() and title.casefold() != lines[0].strip().casefold()
+    return [fix_surrogates(str(title)), *lines] if named else lines
 
 
 def _lack(record: object, text: str) -> str:
@@ -226,7 +245,7 @@ def _tagged(span: Span, complain: Complain, progress: _SpanProgress) -> Iterator
             complain(line)
         elif line.startswith(_DOC_END):
             if begun is not None:
-                yield _document(span.file, identifier, paragraphs)
+                yield _mended(span.file, identifier, extracted_paragraphs(paragraphs))
             elif not passing:
                 refuse("</doc> without a <doc> before it", offset)
             begun, passing = None, False
@@ -280,9 +299,9 @@ def _table(file: RawFile, rows: Iterable[Row], complain: Complain) -> Iterator[R
             complain(row.text)
             continue
         if not file.rows_are_lines:
-            yield _document(file, row.id, row.text.split("\n"))
+            yield _mended(file, row.id, mended_paragraphs(row.text))
             continue
-        line = " ".join(row.text.split("\n")).strip()
+        line = " ".join(mended_paragraphs(row.text)[0]).strip()
         if first is not None and (not line or row.part != first.part or size >= GATHERED):
             yield _document(file, first.id, [" ".join(gathered)], "lines")
             gathered, first, size = [], None, 0

@@ -81,11 +81,28 @@ def plain_text(wikitext: str) -> list[str]:
     text = _CUT.sub(_cut, text)
     text = _without_links(_without_braces(text))
     text = _without_tags(text)
-    text = _without_gaps(text)
+    text = without_gaps(text)
     for remains in ("{{", "}}", "[[", "]]", "''"):
         if remains in text:
             text = text.replace(remains, " ")
     return _paragraphs(text)
+
+
+def without_remains(text: str) -> str:
+    """A text that another extractor made, without what it left of tags, links, templates and magic words."""
+    if "<" in text:
+        text = _CUT.sub(_cut, text)
+    if "{" in text and ("{{" in text or "{|" in text):
+        text = _without_braces(text)
+    if "[" in text or "]]" in text:
+        text = _without_links(text)
+    text = _without_tags(text)
+    return without_gaps(text) if _GAP in text else text
+
+
+def is_left_out(title: str) -> bool:
+    """Whether the section of this title is none of prose, but of references or links."""
+    return title.strip("= \t'\":[]").casefold() in _LEFT_OUT
 
 
 def _escaped(match: re.Match[str]) -> str:
@@ -109,7 +126,7 @@ def _without_sections(text: str) -> str:
             continue
         if left_out and level <= left_out:
             position, left_out = match.start(), 0
-        if not left_out and line.strip("= \t'\":[]").casefold() in _LEFT_OUT:
+        if not left_out and is_left_out(line):
             kept.append(text[position : match.start()])
             left_out = level
     return "".join(kept if left_out else [*kept, text[position:]])
@@ -231,8 +248,8 @@ def _tag(match: re.Match[str]) -> str:
     return "\n\n" if match[1] else " " if match[2] else ""
 
 
-def _without_gaps(text: str) -> str:
-    """Parentheses and commas mended where something was cut out of them."""
+def without_gaps(text: str) -> str:
+    """Parentheses and commas mended where something was cut out of them, marked with "\\x00"."""
     first, *others = _HOLED.sub(_mended, text).split(_GAP)
     kept = [first]
     for piece in others:
@@ -266,7 +283,7 @@ def _paragraphs(text: str) -> list[str]:
         elif line:
             lines.append(line)
     paragraphs.append(" ".join(lines))
-    clean = (_ENTITY.sub(_character, text) if "&" in text else text for text in paragraphs)
+    clean = (unescape(text) if "&" in text else text for text in paragraphs)
     return [" ".join(text.split()) for text in clean if _LETTER.search(text)]
 
 
@@ -280,6 +297,11 @@ def _item_text(line: str) -> str:
     if line.startswith("----"):
         return line.lstrip("-").lstrip()
     return line.lstrip("*#:; \t") if first in "*#:;" else line
+
+
+def unescape(text: str) -> str:
+    """A text with the characters that its entities stand for."""
+    return _ENTITY.sub(_character, text)
 
 
 def _character(match: re.Match[str]) -> str:
