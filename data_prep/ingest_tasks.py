@@ -76,6 +76,8 @@ def read_unit(task: ReadUnit, report: Report) -> dict[str, Any]:
             continue
         tally.edited("boilerplate_stripped", raw.stripped)
         tally.cut(raw.cut)
+        for rule, amount in raw.edits.items():
+            tally.edited(rule, amount)
         text = clean_text(raw.paragraphs, tally)
         reason = reason_to_drop(text, task.cleaning.rules)
         if reason is not None:

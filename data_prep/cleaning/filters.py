@@ -36,6 +36,8 @@ _WORD_LENGTH = (2.0, 10.0)
 _SYMBOLS_A_WORD = 0.1
 _BULLET_LINES = 0.9
 _ELLIPSIS_LINES = 0.3
+# Not Gopher's: fewer make no list. A text of one or two lines may begin with a dash, a review end in an ellipsis.
+_LINES_OF_A_LIST = 5
 # Gopher has no rule for texts under 50 words: shares and absences say little there.
 _FEW_WORDS = 50
 _ALPHABETIC_WORDS = 0.8
@@ -121,9 +123,9 @@ def _poor_quality(text: str, language: str | None) -> str | None:
     if counts.symbols > (_SYMBOLS_OF_FEW_WORDS if few else _SYMBOLS) * length:
         return "symbols"
     lines = text.split("\n")
-    if sum(line.startswith(_BULLETS) for line in lines) > _BULLET_LINES * len(lines):
+    if _are_many(sum(line.startswith(_BULLETS) for line in lines), _BULLET_LINES, lines):
         return "bullet_lines"
-    if sum(line.endswith(_ELLIPSES) for line in lines) > _ELLIPSIS_LINES * len(lines):
+    if _are_many(sum(line.endswith(_ELLIPSES) for line in lines), _ELLIPSIS_LINES, lines):
         return "ellipsis_lines"
     if spaced and not few:
         if text.count("{") + text.count("}") > _BRACES_A_WORD * words:
@@ -141,6 +143,10 @@ def _poor_quality(text: str, language: str | None) -> str | None:
     if spaced and repeats_phrases(text, counts.most_in_duplicates):
         return "duplicate_ngrams"
     return None
+
+
+def _are_many(found: int, share: float, lines: list[str]) -> bool:
+    return found >= _LINES_OF_A_LIST and found > share * len(lines)
 
 
 @dataclass

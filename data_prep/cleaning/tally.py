@@ -44,6 +44,9 @@ DROPS = {
 EDITS = {
     "boilerplate_stripped": "books with Project Gutenberg boilerplate cut off",
     "templates_cut": "templates nobody knows cut out in the middle of a sentence",
+    "markup_dropped": "documents out of which tags or other remains of markup were taken",
+    "headings_dropped": "headings of extracted articles left out",
+    "holes_closed": "paragraphs mended where something had been cut out (empty parentheses, quotes, commas)",
     "separators_replaced": "line separators inside a line made spaces (characters)",
     "controls_dropped": "control characters dropped (characters)",
     "documents_repaired": "documents mended by ftfy (mojibake, entities, ligatures, quotes, NFC)",

@@ -15,6 +15,8 @@ from itertools import chain
 from ftfy.fixes import fix_surrogates
 
 from data_prep.raw.books import VOLUME_CHARACTERS, parse_books, volumes
+from data_prep.raw.extracted import extracted_paragraphs
+from data_prep.raw.markup import mended_paragraphs
 from data_prep.raw.sources import RawFile, Span, Unit
 from data_prep.raw.streams import (
     BOM,
@@ -50,7 +52,8 @@ class RawDocument:
 
     `stripped`: boilerplate was cut off. `dropped`: why it is none of the documents wanted, such as a redirect.
     `stretch`: the place in a running text that decides its split; of all other documents their text does. `cut`: how
-    many templates of each name were cut out in the middle of a sentence.
+    many templates of each name were cut out in the middle of a sentence. `edits`: how much was mended, by the rules of
+    the tally.
     """
 
     source: str
@@ -62,6 +65,7 @@ class RawDocument:
     dropped: str | None = None
     stretch: str | None = None
     cut: Mapping[str, int] = field(default_factory=dict)
+    edits: dict[str, int] = field(default_factory=dict)
 
 
 def read_documents(unit: Unit, complain: Complain, report: Callable[[int], object]) -> Iterator[RawDocument]:
@@ -108,6 +112,11 @@ class _SpanProgress:
 
 def _document(file: RawFile, identifier: str, paragraphs: list[str], kind: str | None = None) -> RawDocument:
     return RawDocument(file.source, file.rank, kind or file.format, identifier, paragraphs)
+
+
+def _mended(file: RawFile, identifier: str, mended: tuple[list[str], dict[str, int]]) -> RawDocument:
+    paragraphs, edits = mended
+    return RawDocument(file.source, file.rank, file.format, identifier, paragraphs, edits=edits)
 
 
 def _stream(
@@ -233,7 +242,17 @@ def _json_document(file: RawFile, line: str, offset: int, stream: Stream, compla
     # JSON can write halves of surrogate pairs, which are no text.
     identifier = record.get("id")
     place = f"{file.name}@{offset}" if identifier is None else fix_surrogates(str(identifier))
-    yield _document(file, place, fix_surrogates(text).split("\n"))
+    text = fix_surrogates(text)
+    if file.format == "wikiextractor":
+        yield _mended(file, place, extracted_paragraphs(_with_title(record.get("title"), text.split("\n"))))
+    else:
+        yield _mended(file, place, mended_paragraphs(text))
+
+
+def _with_title(title: object, lines: list[str]) -> list[str]:
+    """The lines of WikiExtractor's JSON, of which some versions leave out the title."""
+    named = isinstance(title, str) and title.strip() and title.casefold() != lines[0].strip().casefold()
+    return [fix_surrogates(str(title)), *lines] if named else lines
 
 
 def _lack(record: object, text: str) -> str:
@@ -298,7 +317,7 @@ def _tagged(span: Span, complain: Complain, progress: _SpanProgress) -> Iterator
             complain(line)
         elif line.startswith(_DOC_END):
             if begun is not None:
-                yield _document(span.file, identifier, paragraphs)
+                yield _mended(span.file, identifier, extracted_paragraphs(paragraphs))
             elif not passing:
                 refuse("</doc> without a <doc> before it", offset)
             begun, passing = None, False
@@ -364,9 +383,9 @@ def _table(file: RawFile, rows: Iterable[Row], complain: Complain) -> Iterator[R
             complain(row.text)
             continue
         if not file.rows_are_lines:
-            yield _document(file, row.id, row.text.split("\n"))
+            yield _mended(file, row.id, mended_paragraphs(row.text))
             continue
-        line = " ".join(row.text.split("\n")).strip()
+        line = " ".join(mended_paragraphs(row.text)[0]).strip()
         if first is not None and (not line or row.part != first.part or size >= GATHERED):
             yield _part_of_text(file, first.id, gathered, f"{first.part}.{number // _PARTS_OF_STRETCH}")
             number = number + 1 if row.part == first.part else 0

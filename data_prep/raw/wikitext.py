@@ -93,11 +93,29 @@ def plain_text(wikitext: str, names: Names | None = None, cut: Counter[str] | No
         text = _VARIANTS.sub(_variant, text)
     text = without_quotes(text)
     text = _without_tags(text)
-    text = _without_gaps(text)
+    text = without_gaps(text)
     for remains in ("{{", "}}", "[[", "]]", "''"):
         if remains in text:
             text = text.replace(remains, " ")
     return _paragraphs(text)
+
+
+def without_remains(text: str) -> str:
+    """A text that another extractor made, without what it left of tags, links, templates and magic words."""
+    names = names_of(Site())
+    if "<" in text:
+        text = _CUT.sub(_cut, text)
+    if "{" in text and ("{{" in text or "{|" in text):
+        text = _without_braces(text, names, Counter())
+    if "[" in text or "]]" in text:
+        text = _without_links(text, names)
+    text = _without_tags(without_quotes(text))
+    return without_gaps(text) if _GAP in text else text
+
+
+def is_left_out(title: str) -> bool:
+    """Whether the section of this title is none of prose, but of references or links, in any language."""
+    return _is_no_prose(title, names_of(Site()).sections)
 
 
 def _escaped(match: re.Match[str]) -> str:
@@ -316,8 +334,8 @@ def _tag(match: re.Match[str]) -> str:
     return "\n\n" if match[1] else " " if match[2] else ""
 
 
-def _without_gaps(text: str) -> str:
-    """Parentheses and commas mended where something was cut out of them."""
+def without_gaps(text: str) -> str:
+    """Parentheses and commas mended where something was cut out of them, marked with "\\x00"."""
     first, *others = _HOLED.sub(_mended, text).split(_GAP)
     kept = [first]
     for piece in others:
@@ -351,7 +369,7 @@ def _paragraphs(text: str) -> list[str]:
         elif line:
             lines.append(line)
     paragraphs.append(" ".join(lines))
-    clean = (_ENTITY.sub(_character, text) if "&" in text else text for text in paragraphs)
+    clean = (unescape(text) if "&" in text else text for text in paragraphs)
     return [" ".join(text.split()) for text in clean if _LETTER.search(text)]
 
 
@@ -365,6 +383,11 @@ def _item_text(line: str) -> str:
     if line.startswith("----"):
         return line.lstrip("-").lstrip()
     return line.lstrip("*#:; \t") if first in "*#:;" else line
+
+
+def unescape(text: str) -> str:
+    """A text with the characters that its entities stand for."""
+    return _ENTITY.sub(_character, text)
 
 
 def _character(match: re.Match[str]) -> str:

@@ -44,7 +44,7 @@ def rich(tmp_path_factory: pytest.TempPathFactory) -> Path:
         )
         for _ in range(150)
     ]
-    lines += lines[:7] + ["<b>tiny</b> text & more"] * 3
+    lines += lines[:7] + ["<tiny> text & more, </tiny>"] * 3
     (root / "web.jsonl").write_text("".join(json.dumps({"text": line}) + "\n" for line in lines), encoding="utf-8")
     (root / "novel.txt").write_text(story(9, 80), encoding="utf-8")
     corpus = root / "corpus"
@@ -96,7 +96,7 @@ def test_drops_duplicates_and_samples(found: Figures) -> None:
     dropped = cells(tables.rule_table(found))
     short_ones = dropped[("documents shorter than the least length",)]
     copies = dropped[("copies of another document",)]
-    assert short_ones[:2] == ("3", str(3 * len("<b>tiny</b> text & more")))
+    assert short_ones[:2] == ("3", str(3 * len("<tiny> text & more, </tiny>")))
     assert copies[0] == "7"
     total = kept + int(short_ones[1]) + int(copies[1].replace(",", ""))
     assert short_ones[2] == f"{int(short_ones[1]) / total:.2%}"
@@ -106,7 +106,7 @@ def test_drops_duplicates_and_samples(found: Figures) -> None:
     assert duplicates.note.startswith("Only exact duplicates were looked for.")
     samples = tables.drop_samples(found)
     assert set(samples) == {"documents shorter than the least length", "copies of another document"}
-    assert [text for _, text in samples["documents shorter than the least length"]] == ["<b>tiny</b> text & more"]
+    assert [text for _, text in samples["documents shorter than the least length"]] == ["<tiny> text & more, </tiny>"]
     assert all(len(text) <= 100 and "\n" not in text for group in samples.values() for _, text in group)
 
 
@@ -310,7 +310,7 @@ def test_page_is_whole_and_needs_nothing_else(rich: Path, capsys: Output) -> Non
     stats(Corpus(rich))
     assert path.read_text(encoding="utf-8") == content
     everything = " ".join(page.words)
-    assert "<b>tiny</b> text & more" in everything
+    assert "<tiny> text & more, </tiny>" in everything
     figures = gather(Corpus(rich))
     for table in (
         tables.source_table,

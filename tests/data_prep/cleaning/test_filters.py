@@ -112,6 +112,38 @@ def test_junk_is_dropped(wanted: str, junk: str) -> None:
     assert reason(clean(junk)) == wanted
 
 
+REVIEW = "I had seen the film before, and it was as good as the book that it was made of, or better"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"{REVIEW}...",
+        f"{REVIEW}\u2026",
+        f"- {REVIEW}.",
+        f"***1/2 {REVIEW}.",
+        f"\u2013 {REVIEW}.\n\u2013 But of all the songs in it, which one is the best?",
+        f"{REVIEW}...\nThe songs are what I like the most...\nThat is all for now...\nGo and have fun with it...",
+        "\n".join([*[f"Of the man with number {n} we are told that he was here." for n in range(5)], *["So..."] * 2]),
+    ],
+)
+def test_a_few_lines_are_no_list(text: str) -> None:
+    assert reason(clean(text)) is None
+
+
+def test_five_lines_are_a_list() -> None:
+    others = [f"{distinct(12, n)} to him" for n in range(17)]
+    items, rest = others[:5], others[5:]
+    for edited, rule in (("- {}", "bullet_lines"), ("{}...", "ellipsis_lines")):
+        lines = [edited.format(item) for item in items]
+        assert reason("\n".join(lines)) == rule
+        assert reason("\n".join(lines[:4])) is None
+    # The share of all lines still counts.
+    assert reason("\n".join([f"- {item}" for item in items] + rest[:1])) is None
+    assert reason("\n".join([f"{item}..." for item in items] + rest[:11])) == "ellipsis_lines"
+    assert reason("\n".join([f"{item}..." for item in items] + rest[:12])) is None
+
+
 def test_program_code_is_dropped() -> None:
     source = clean(Path(random.__file__).read_text(encoding="utf-8"))
     body = "\n".join(line for line in source.split("\n") if re.search(r"[=()\[\]:]", line) and len(line) < 60)
@@ -279,8 +311,8 @@ def plain_reason(text: str) -> str | None:
         "word_length": not 2 <= sum(map(len, tokens)) / len(tokens) <= 10,
         "symbol_words": max(text.count("#"), text.count("...")) / len(tokens) > 0.1,
         "symbols": sum(not char.isalnum() and not char.isspace() for char in text) / length > (0.15 if many else 0.25),
-        "bullet_lines": sum(line[0] in "-*" for line in lines) / len(lines) > 0.9,
-        "ellipsis_lines": sum(line.endswith("...") for line in lines) / len(lines) > 0.3,
+        "bullet_lines": (n := sum(line[0] in "-*" for line in lines)) >= 5 and n / len(lines) > 0.9,
+        "ellipsis_lines": (n := sum(line.endswith("...") for line in lines)) >= 5 and n / len(lines) > 0.3,
         "braces": many and (text.count("{") + text.count("}")) / len(tokens) > 0.1,
         "alphabetic_words": many and sum(any(map(str.isalpha, token)) for token in tokens) < 0.8 * len(tokens),
         "lorem_ipsum": many and phrases(2).count(("lorem", "ipsum")) / len(tokens) >= 1 / 500,

@@ -16,7 +16,9 @@ from hypothesis import strategies as st
 
 from data_prep.raw import formats, streams
 from data_prep.raw.books import parse_books
+from data_prep.raw.extracted import extracted_paragraphs
 from data_prep.raw.formats import RawDocument, read_documents
+from data_prep.raw.markup import mended_paragraphs
 from data_prep.raw.sources import RawFile, Source, Span, find_files, plan_units
 from data_prep.raw.streams import BadInput
 
@@ -114,11 +116,11 @@ def test_halves_of_surrogate_pairs_in_json_become_replacement_characters(tmp_pat
 
 def test_extracted_articles_keep_ids_and_paragraphs(tmp_path: Path) -> None:
     (tmp_path / "wiki_00").write_text(
-        '\ufeff<doc id="12" url="u" title="A &quot;b&quot; > c">\nA\n\nFirst\u2028line.\n<b>x</b> </doc> y\n</doc>\n\n'
+        '\ufeff<doc id="12" url="u" title="A &quot;b&quot; > c">\nA\n\nIt is\u2028first.\nx < </doc> y\n</doc>\n\n'
         '<doc id="7" url="u" title="B">\nB\n</doc>\n'
     )
     documents = read(spans_of(found(tmp_path)))
-    assert texts(documents) == [("12", ["A", "First\u2028line.", "<b>x</b> </doc> y"]), ("7", ["B"])]
+    assert texts(documents) == [("12", ["A", "It is\u2028first.", "x < </doc> y"]), ("7", ["B"])]
     assert {(document.kind, document.rank, document.source) for document in documents} == {("wikiextractor", 0, "s")}
 
 
@@ -131,6 +133,32 @@ def test_json_form_of_extracted_articles(tmp_path: Path) -> None:
         "3",
         ["T", "", "one\u2028more", "two"],
     )
+
+
+def test_the_title_comes_first_in_all_json_forms_of_extracted_articles(tmp_path: Path) -> None:
+    texts_of_titles = ["AT&amp;T\nIt is a firm.", "It is a firm.", "at&amp;t\nIt is a firm."]
+    records = [{"id": "3", "url": "u", "title": "AT&amp;T", "text": text} for text in texts_of_titles]
+    (tmp_path / "wiki_00").write_text("".join(json.dumps(record) + "\n" for record in records))
+    paragraphs = [document.paragraphs for document in read(spans_of(found(tmp_path)))]
+    assert paragraphs == [["AT&T", "It is a firm."], ["AT&T", "It is a firm."], ["at&t", "It is a firm."]]
+    # Without a title there is none to be put before it.
+    (tmp_path / "plain").mkdir()
+    (tmp_path / "plain" / "a.jsonl").write_text('{"text": "History.\\nIt was formula_1 at first."}\n')
+    (document,) = read(spans_of(found(tmp_path / "plain", format="wikiextractor")))
+    assert document.paragraphs == ["History.", "It was at first."]
+
+
+def test_markup_in_columns_of_text_is_taken_out_and_counted(tmp_path: Path) -> None:
+    text = "A <b>fine</b> film.<br /><br />See it ( , soon), if a < b."
+    wanted = ["A fine film.", "", "See it (soon), if a < b."]
+    (tmp_path / "a.jsonl").write_text(json.dumps({"text": text}) + "\n")
+    write_table(tmp_path / "t.parquet", [text], 1)
+    for name in ("a.jsonl", "t.parquet"):
+        (document,) = read(spans_of(found(tmp_path / name)))
+        assert document.paragraphs == wanted
+        assert document.edits == {"markup_dropped": 1, "holes_closed": 1}
+    (document,) = read(spans_of(found(tmp_path / "t.parquet", format="lines")))
+    assert document.paragraphs == ["A fine film.  See it (soon), if a < b."]
 
 
 PAGE = "<page><title>{0}</title><ns>{1}</ns><id>{2}</id>{3}<revision><text>{4}</text></revision></page>\n"
@@ -246,7 +274,7 @@ def test_any_cut_of_extracted_articles(tmp_path: Path, articles: list[list[str]]
     (tmp_path / "w").write_bytes("".join(['<doc id="first">\n</doc>\n', *parts]).encode())
     whole = agree(found(tmp_path / "w"), cuts)
     wanted = [[part for line in lines for part in line.split("\r") if part.strip()] for lines in articles]
-    assert [document.paragraphs for document in whole[1:]] == wanted
+    assert [document.paragraphs for document in whole[1:]] == [extracted_paragraphs(lines)[0] for lines in wanted]
 
 
 @QUICK
@@ -256,7 +284,7 @@ def test_any_cut_of_jsonl(tmp_path: Path, records: list[str], cuts: list[int], a
     lines = [json.dumps({"text": text, "more": [1]}, ensure_ascii=ascii_only) for text in ["first", *records]]
     (tmp_path / "r").write_bytes("\n".join(lines).encode())
     whole = agree(found(tmp_path / "r"), cuts)
-    assert [document.paragraphs for document in whole[1:]] == [[text] for text in records]
+    assert [document.paragraphs for document in whole[1:]] == [mended_paragraphs(text)[0] for text in records]
 
 
 @QUICK
@@ -321,7 +349,7 @@ def test_any_cut_of_a_table(tmp_path: Path, rows: list[str], group: int, cuts: l
     file = found(tmp_path / "t.parquet", **{"format": "lines"} if as_lines else {})
     whole = agree(file, [cut % 20 for cut in cuts])
     if not as_lines:
-        assert [document.paragraphs for document in whole] == [text.split("\n") for text in rows]
+        assert [document.paragraphs for document in whole] == [mended_paragraphs(text)[0] for text in rows]
 
 
 def test_units_of_several_files_come_in_order(tmp_path: Path) -> None:
