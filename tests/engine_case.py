@@ -10,6 +10,7 @@ import torch
 from pipeline import dsconfig, optim
 from pipeline.checkpoint import Checkpoints
 from pipeline.config import parse_recipe
+from pipeline.data import label_counts
 from pipeline.dist import Ranks, started_ranks
 from pipeline.engine import Engine
 from pipeline.model.hf import build_model
@@ -40,12 +41,15 @@ def batch(step: int, micro: int, ranks: Ranks, rows: int) -> dict[str, torch.Ten
     start = (micro * ranks.world_size + ranks.rank) * rows
     mine = ids[start : start + rows]
     positions = torch.arange(0, rows * LENGTH, 4)
+    labels = mine.reshape(-1)[positions]
+    # Unequally many count, of those of the last rows none.
+    labels[positions // LENGTH + start > GLOBAL_ROWS - 3] = -100
     return {
         "input_ids": mine,
         "token_type_ids": torch.arange(LENGTH).ge(9).long().repeat(len(mine), 1),
         "masked_positions": positions,
-        "labels": mine.reshape(-1)[positions],
-        "sentence_labels": (torch.arange(GLOBAL_ROWS) % 3 % 2)[start : start + rows],
+        "labels": labels,
+        "sentence_labels": torch.tensor([-100, 1, 0, -100, 1, 0, 0, 1])[start : start + rows],
     }
 
 
@@ -56,8 +60,10 @@ def steps(engine: Engine, first: int, last: int, gates: GateSet, rate: float = 0
         for group in engine.groups:
             group["lr"] = rate
         total = torch.zeros(())
+        batches = [batch(step, micro, engine.ranks, rows) for micro in range(engine.accumulation)]
+        counts = engine.mean_counts(label_counts(batches))
         for micro in range(engine.accumulation):
-            loss = engine.forward(batch(step, micro, engine.ranks, rows), gates=gates.tensors).loss
+            loss = engine.forward(batches[micro], gates=gates.tensors, **counts).loss
             engine.backward(loss)
             total += loss.detach().float() / engine.accumulation
             if micro == engine.accumulation - 1:
