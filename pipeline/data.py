@@ -1,7 +1,7 @@
 """Shards to micro-batches. The order is a pure function of (seed, position), so any step is reached in O(1)
 on any number of ranks. Knows nothing of models, engines or recipes as a whole."""
 
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Protocol
 
@@ -21,6 +21,7 @@ __all__ = [
     "ShardReader",
     "TwoLengths",
     "epoch_rows",
+    "label_counts",
     "mask_rules",
     "packed_batch",
     "permuted",
@@ -29,6 +30,9 @@ __all__ = [
 
 Batch = dict[str, torch.Tensor]
 VALIDATION_EPOCH = 2**31 - 1
+# Labels of a batch, and the model's argument for how many of them a mean is over (transformers' name for the first).
+_COUNTED = {"labels": "num_items_in_batch", "sentence_labels": "num_sentences_in_batch"}
+_IGNORED_LABEL = -100
 _FEISTEL_ROUNDS = 6
 _ORDER_BLOCK = 4096
 _CHECKED_ROWS = 256
@@ -212,14 +216,27 @@ class TwoLengths:
         return self._long.micro_batch(step - self._switch_step, micro)
 
 
-def prefetched(loader: Loader, start_step: int, steps: int, accumulation: int, depth: int = 2) -> Generator[Batch]:
-    """The micro-batches of steps [start_step, steps) in order, prepared ahead by one thread."""
-    wanted = ((step, micro) for step in range(start_step, steps) for micro in range(accumulation))
+def label_counts(batches: Iterable[Batch]) -> dict[str, int]:
+    """How many labels of these micro-batches count, those that are not -100, by the model's argument for the number."""
+    counts: dict[str, int] = {}
+    for batch in batches:
+        for name, argument in _COUNTED.items():
+            if name in batch:
+                counts[argument] = counts.get(argument, 0) + int((batch[name] != _IGNORED_LABEL).sum())
+    return counts
+
+
+def prefetched(loader: Loader, start_step: int, steps: int, accumulation: int) -> Generator[list[Batch]]:
+    """The micro-batches of each of the steps [start_step, steps), in order, prepared ahead by one thread.
+
+    While a step trains, the next one is made; or the next two, where a step is one micro-batch.
+    """
+    ahead = 2 if accumulation == 1 else 1
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="loader") as pool:
-        queue: list[Future[Batch]] = []
-        for step, micro in wanted:
-            queue.append(pool.submit(loader.micro_batch, step, micro))
-            if len(queue) > depth:
-                yield queue.pop(0).result()
+        queue: list[list[Future[Batch]]] = []
+        for step in range(start_step, steps):
+            queue.append([pool.submit(loader.micro_batch, step, micro) for micro in range(accumulation)])
+            if len(queue) > ahead:
+                yield [batch.result() for batch in queue.pop(0)]
         while queue:
-            yield queue.pop(0).result()
+            yield [batch.result() for batch in queue.pop(0)]

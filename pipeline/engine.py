@@ -5,7 +5,7 @@ The only module that imports DeepSpeed. Knows nothing of recipes, data or ticket
 
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from typing import Any
@@ -122,6 +122,17 @@ class Engine:
         if not self.deepspeed.fp16_enabled():
             return 1.0
         return float(self.deepspeed.optimizer.loss_scale)
+
+    def mean_counts(self, counts: Mapping[str, int]) -> State:
+        """The numbers `counts` of this rank's step as means over all ranks' micro-batches of the step, (). Collective.
+
+        DeepSpeed takes the mean of the gradients over micro-batches and ranks. A loss that is a sum over one of these
+        makes it the gradient of the mean over all labels of the step, however unequally they lie. 0 is taken for 1.
+        """
+        # One all-reduce a step, and no look at its result, which would make a GPU wait.
+        whole = torch.tensor(list(counts.values())).to(self.ranks.device, non_blocking=True)
+        means = self.ranks.sum(whole).clamp(min=1) / (self.accumulation * self.ranks.world_size)
+        return dict(zip(counts, means.unbind(), strict=True))
 
     def forward(self, batch: State, **extra: Any) -> Any:
         """The model's output for one micro-batch (keyword arguments of the model)."""

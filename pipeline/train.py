@@ -12,7 +12,7 @@ import torch
 
 from data_prep.rows.masking import hash_chain
 from pipeline.checkpoint import Checkpoints
-from pipeline.data import Loader, prefetched
+from pipeline.data import Loader, label_counts, prefetched
 from pipeline.engine import Engine
 from pipeline.layer_drop import LayerDrop
 from pipeline.metrics import Metrics, Stopwatch
@@ -96,7 +96,7 @@ def train(
         metrics.say(f"resumed after step {step} of {plan.stop_step}")
     metrics.rewind(step)
 
-    batches = prefetched(loader, step, plan.stop_step, engine.accumulation)
+    steps = prefetched(loader, step, plan.stop_step, engine.accumulation)
     watch, log_watch, log_step, data_wait, skipped = Stopwatch(), Stopwatch(), step, 0.0, 0
 
     while step < plan.stop_step and not (search and search.settled):
@@ -105,16 +105,19 @@ def train(
         for group in engine.groups:
             group["lr"] = factor * peak_rate(group, plan.optimizer)
 
+        # The step's micro-batches. Its loss is a mean over all their labels, so these are counted first.
+        waiting = Stopwatch()
+        batches = next(steps)
+        data_wait += waiting.lap()
+        counts = engine.mean_counts(label_counts(batches))
+
         # Forward and backward
         loss_sum = torch.zeros((), device=engine.ranks.device)
-        for micro in range(engine.accumulation):
-            waiting = Stopwatch()
-            batch = next(batches)
-            data_wait += waiting.lap()
+        for micro, batch in enumerate(batches):
             # Dropout is a function of where we are, so a resumed run needs no generator state.
             key = hash_chain(plan.seed, _STREAM_DROPOUT, step, micro, engine.ranks.rank)[0]
             torch.manual_seed(int(key) & (2**63 - 1))
-            extra: dict[str, Any] = {"gates": search.gates} if search else {}
+            extra: dict[str, Any] = counts | ({"gates": search.gates} if search else {})
             if plan.drop:
                 draws = plan.drop.draws(step, micro, len(batch["input_ids"]))
                 extra["switch"] = Switch(draws, touch=engine.needs_every_gradient)
@@ -167,7 +170,7 @@ def train(
             watch.lap()
             log_watch.lap()
 
-    batches.close()
+    steps.close()
     return Outcome(step, loader.tokens(step) - loader.tokens(plan.first_step), seconds + watch.lap(), validation)
 
 

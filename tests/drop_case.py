@@ -12,6 +12,7 @@ import torch
 from pipeline import dsconfig, optim
 from pipeline.artifacts import write_atomically
 from pipeline.config import parse_recipe
+from pipeline.data import label_counts
 from pipeline.dist import Ranks, started_ranks
 from pipeline.engine import Engine
 from pipeline.layer_drop import DropSchedule, LayerDrop, Unit
@@ -37,17 +38,19 @@ def layer_drop(unit: Unit, growing: bool, seed: int = 3) -> LayerDrop:
 
 
 def batch(step: int, micro: int, ranks: Ranks) -> dict[str, torch.Tensor]:
-    """Packed rows: two documents each."""
+    """Packed rows: two documents each. The micro-batches have unequal numbers of labels that count."""
     generator = torch.Generator().manual_seed(step)
     ids = torch.randint(5, 64, (GLOBAL_ROWS, LENGTH), generator=generator)
     start = (micro * ranks.world_size + ranks.rank) * MICRO_ROWS
     mine = ids[start : start + MICRO_ROWS]
     positions = torch.arange(0, MICRO_ROWS * LENGTH, 4)
+    labels = mine.reshape(-1)[positions]
+    labels[: 5 * ranks.rank + 3 * micro] = -100
     return {
         "input_ids": mine,
         "document_ids": torch.arange(LENGTH).ge(9).long().repeat(MICRO_ROWS, 1) + 1,
         "masked_positions": positions,
-        "labels": mine.reshape(-1)[positions],
+        "labels": labels,
     }
 
 
@@ -77,11 +80,13 @@ def train(case: dict[str, Any], ranks: Ranks) -> dict[str, Any]:
             group["lr"] = 0.01
         total = torch.zeros(())
         before, ran = engine.weights(), np.zeros(len(WIDTHS), bool)
+        batches = [batch(step, micro, ranks) for micro in range(engine.accumulation)]
+        counts = engine.mean_counts(label_counts(batches))
         for micro in range(engine.accumulation):
             draws = drop.draws(step, micro, MICRO_ROWS)
             ran |= [draw.runs for draw in draws]
             switch = Switch(draws, touch=engine.needs_every_gradient if case["touch"] is None else case["touch"])
-            loss = engine.forward(batch(step, micro, ranks), switch=switch).loss
+            loss = engine.forward(batches[micro], switch=switch, **counts).loss
             engine.backward(loss)
             total += loss.detach().float() / engine.accumulation
             engine.micro_step()

@@ -1,15 +1,17 @@
-"""One engine case, run on every rank by test_engine.py: train, checkpoint, resume, inherit; prints one JSON line."""
+"""Engine cases, run on every rank by test_engine.py: train, checkpoint, resume, inherit; to reports-WORLD-RANK.json."""
 
 import json
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from pipeline import dsconfig, optim
 from pipeline.checkpoint import Checkpoints
 from pipeline.config import parse_recipe
+from pipeline.data import label_counts
 from pipeline.dist import Ranks, started_ranks
 from pipeline.engine import Engine
 from pipeline.model.hf import build_model
@@ -40,12 +42,15 @@ def batch(step: int, micro: int, ranks: Ranks, rows: int) -> dict[str, torch.Ten
     start = (micro * ranks.world_size + ranks.rank) * rows
     mine = ids[start : start + rows]
     positions = torch.arange(0, rows * LENGTH, 4)
+    labels = mine.reshape(-1)[positions]
+    # Unequally many count, of those of the last rows none.
+    labels[positions // LENGTH + start > GLOBAL_ROWS - 3] = -100
     return {
         "input_ids": mine,
         "token_type_ids": torch.arange(LENGTH).ge(9).long().repeat(len(mine), 1),
         "masked_positions": positions,
-        "labels": mine.reshape(-1)[positions],
-        "sentence_labels": (torch.arange(GLOBAL_ROWS) % 3 % 2)[start : start + rows],
+        "labels": labels,
+        "sentence_labels": torch.tensor([-100, 1, 0, -100, 1, 0, 0, 1])[start : start + rows],
     }
 
 
@@ -56,8 +61,10 @@ def steps(engine: Engine, first: int, last: int, gates: GateSet, rate: float = 0
         for group in engine.groups:
             group["lr"] = rate
         total = torch.zeros(())
+        batches = [batch(step, micro, engine.ranks, rows) for micro in range(engine.accumulation)]
+        counts = engine.mean_counts(label_counts(batches))
         for micro in range(engine.accumulation):
-            loss = engine.forward(batch(step, micro, engine.ranks, rows), gates=gates.tensors).loss
+            loss = engine.forward(batches[micro], gates=gates.tensors, **counts).loss
             engine.backward(loss)
             total += loss.detach().float() / engine.accumulation
             if micro == engine.accumulation - 1:
@@ -78,46 +85,49 @@ def build(stage: int, precision: str, optimizer: str, ranks: Ranks, checkpointin
     return Engine(model, joined, optim.parameter_groups(model, 0.01), ranks)
 
 
+def report_of(stage: int, precision: str, optimizer: str, folder: Path, ranks: Ranks) -> dict[str, Any]:
+    """Losses and norms of one case, and whether what should be equal was."""
+    gates = GateSet(SHAPE)
+    engine = build(stage, precision, optimizer, ranks)
+    losses, norms = steps(engine, 0, 3, gates)
+    checkpoints = Checkpoints(folder / "checkpoints", keep=1)
+    checkpoints.save(engine, 3, {"note": "three"}, {"gates": torch.ones(2)})
+    weights, moments = engine.weights(), engine.moments()
+    more, _ = steps(engine, 3, 5, gates)
+    final = engine.weights()
+
+    resumed = build(stage, precision, optimizer, ranks)
+    restored = checkpoints.restore(resumed)
+    assert restored is not None
+    again, _ = steps(resumed, 3, 5, gates)
+    resumed_final = resumed.weights()
+
+    heir = build(stage, precision, optimizer, ranks)
+    heir.inherit(weights, moments, 3, batch(0, 0, ranks, GLOBAL_ROWS // ranks.world_size // heir.accumulation))
+    inherited, _ = steps(heir, 3, 5, gates)
+
+    recomputing = build(stage, precision, optimizer, ranks, checkpointing=True)
+    recomputed, recomputed_norms = steps(recomputing, 0, 3, gates)
+    return {
+        "losses": losses,
+        "gate_norms": norms,
+        "values": restored.values,
+        "step": restored.step,
+        "tensors": {name: value.tolist() for name, value in restored.tensors.items()},
+        "resumed_equal": more == again and all(torch.equal(final[n], resumed_final[n]) for n in final),
+        "inherited_equal": more == inherited,
+        "recomputed": [recomputed, recomputed_norms],
+        "muon": sorted(n for n, p in engine.module.named_parameters() if getattr(p, "use_muon", False)),
+        "blocks": {n: p.muon_num_heads for n, p in engine.module.named_parameters() if getattr(p, "muon_num_heads", 0)},
+        "left": sorted(path.name for path in (folder / "checkpoints").iterdir()),
+    }
+
+
 def main() -> None:
-    stage, precision, optimizer, folder = int(sys.argv[1]), sys.argv[2], sys.argv[3], Path(sys.argv[4])
     with started_ranks() as ranks:
-        gates = GateSet(SHAPE)
-        engine = build(stage, precision, optimizer, ranks)
-        losses, norms = steps(engine, 0, 3, gates)
-        checkpoints = Checkpoints(folder / "checkpoints", keep=1)
-        checkpoints.save(engine, 3, {"note": "three"}, {"gates": torch.ones(2)})
-        weights, moments = engine.weights(), engine.moments()
-        more, _ = steps(engine, 3, 5, gates)
-        final = engine.weights()
-
-        resumed = build(stage, precision, optimizer, ranks)
-        restored = checkpoints.restore(resumed)
-        assert restored is not None
-        again, _ = steps(resumed, 3, 5, gates)
-        resumed_final = resumed.weights()
-
-        heir = build(stage, precision, optimizer, ranks)
-        heir.inherit(weights, moments, 3, batch(0, 0, ranks, GLOBAL_ROWS // ranks.world_size // heir.accumulation))
-        inherited, _ = steps(heir, 3, 5, gates)
-
-        recomputing = build(stage, precision, optimizer, ranks, checkpointing=True)
-        recomputed, recomputed_norms = steps(recomputing, 0, 3, gates)
-        report = {
-            "losses": losses,
-            "gate_norms": norms,
-            "values": restored.values,
-            "step": restored.step,
-            "tensors": {name: value.tolist() for name, value in restored.tensors.items()},
-            "resumed_equal": more == again and all(torch.equal(final[n], resumed_final[n]) for n in final),
-            "inherited_equal": more == inherited,
-            "recomputed": [recomputed, recomputed_norms],
-            "muon": sorted(n for n, p in engine.module.named_parameters() if getattr(p, "use_muon", False)),
-            "blocks": {
-                n: p.muon_num_heads for n, p in engine.module.named_parameters() if getattr(p, "muon_num_heads", 0)
-            },
-            "left": sorted(path.name for path in (folder / "checkpoints").iterdir()),
-        }
-    print("REPORT " + json.dumps(report))
+        cases = enumerate(json.loads(sys.argv[1]))
+        reports = [report_of(*case, Path(f"{ranks.world_size}-ranks-{number}"), ranks) for number, case in cases]
+    Path(f"reports-{ranks.world_size}-{ranks.rank}.json").write_text(json.dumps(reports), encoding="utf-8")
 
 
 if __name__ == "__main__":

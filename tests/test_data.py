@@ -19,6 +19,7 @@ from pipeline.data import (
     ShardReader,
     TwoLengths,
     epoch_rows,
+    label_counts,
     mask_rules,
     packed_batch,
     permuted,
@@ -27,6 +28,7 @@ from pipeline.data import (
 from pipeline.dist import Ranks
 from pipeline.run import Run
 from pipeline.sections import Objective
+from tests.ranks import wait_until
 from tests.shard_files import SPECIAL, random_rows, write_shards
 
 LENGTH, VOCAB = 32, 200
@@ -219,10 +221,49 @@ def test_sentence_tasks_need_pairs(reader: ShardReader) -> None:
 
 def test_prefetching_changes_nothing(reader: ShardReader) -> None:
     loader = PretrainLoader(reader, Objective(), 9, 8, 4)
-    direct = [loader.micro_batch(step, micro) for step in range(3, 6) for micro in range(2)]
-    ahead = list(prefetched(loader, 3, 6, 2))
-    assert len(direct) == len(ahead)
-    assert all(equal(one, other) for one, other in zip(direct, ahead, strict=True))
+    for accumulation in (1, 2):
+        ahead = list(prefetched(loader, 3, 6, accumulation))
+        assert [len(step) for step in ahead] == [accumulation] * 3
+        for step, batches in enumerate(ahead, start=3):
+            assert all(equal(batch, loader.micro_batch(step, micro)) for micro, batch in enumerate(batches))
+
+
+@pytest.mark.parametrize("accumulation", [1, 3])
+def test_the_next_step_is_made_while_one_trains(accumulation: int) -> None:
+    class Asked:
+        def __init__(self) -> None:
+            self.steps: list[int] = []
+
+        def micro_batch(self, step: int, micro: int) -> dict[str, torch.Tensor]:
+            self.steps.append(step)
+            return {}
+
+        def tokens(self, steps: int) -> int:
+            return 0
+
+    loader = Asked()
+    steps = prefetched(loader, 0, 9, accumulation)
+    next(steps)
+    ahead = 2 if accumulation == 1 else 1
+    wait_until(lambda: len(loader.steps) == accumulation * (1 + ahead), 10, "the steps ahead")
+    steps.close()
+    assert max(loader.steps) == ahead
+
+
+def test_labels_that_count_are_counted_by_kind(readers: dict[str, ShardReader]) -> None:
+    rows = PretrainLoader(readers["sentences"], Objective(), 9, 16, 4)
+    batches = [rows.micro_batch(0, micro) for micro in range(4)]
+    masked = [len(batch["labels"]) for batch in batches]
+    assert label_counts(batches) == {"num_items_in_batch": sum(masked)}
+    assert len(set(masked)) > 1
+    pairs = PretrainLoader(readers["pairs"], Objective(sentence="sop"), 9, 8, 8).micro_batch(0, 0)
+    pairs["sentence_labels"][:3] = -100
+    expected = {"num_items_in_batch": len(pairs["labels"]), "num_sentences_in_batch": 5}
+    # The order decides what is added up over the ranks.
+    assert list(label_counts([pairs]).items()) == list(expected.items())
+    assert label_counts([{"labels": torch.tensor([0.5, 1.0])}, {"labels": torch.tensor([2.0])}]) == {
+        "num_items_in_batch": 3
+    }
 
 
 def test_a_failing_loader_fails_the_loop() -> None:
@@ -255,7 +296,7 @@ def test_two_lengths_take_turns_once(reader: ShardReader, long_reader: ShardRead
     epochs, rows = epoch_rows(9, 0, 2, long_reader.num_rows)
     assert equal(both.micro_batch(90, 1), long.rows_batch(epochs[1:], rows[1:]))
     resumed = list(prefetched(both, 88, 93, 2))
-    assert [batch["input_ids"].shape[1] for batch in resumed] == [LENGTH] * 4 + [4 * LENGTH] * 6
+    assert [batch["input_ids"].shape[1] for step in resumed for batch in step] == [LENGTH] * 4 + [4 * LENGTH] * 6
 
 
 def test_two_lengths_have_equal_steps(reader: ShardReader, long_reader: ShardReader) -> None:

@@ -37,11 +37,15 @@ def plain(unit: Unit, growing: bool) -> tuple[list[float], dict[str, float]]:
     micros = drop_case.GLOBAL_ROWS // drop_case.MICRO_ROWS // 2
     for step in range(drop_case.STEPS):
         total = 0.0
+        both = [drop_case.Ranks(rank, rank, 2, torch.device("cpu")) for rank in range(2)]
+        batches = [[drop_case.batch(step, micro, rank) for micro in range(micros)] for rank in both]
+        counted = sum(int((rows["labels"] != -100).sum()) for of_rank in batches for rows in of_rank)
         for micro in range(micros):
             switch = Switch(drop.draws(step, micro, drop_case.MICRO_ROWS))
             for rank in range(2):
-                rows = drop_case.batch(step, micro, drop_case.Ranks(rank, rank, 2, torch.device("cpu")))
-                loss = model(**rows, switch=switch).loss / (2 * micros)
+                rows = batches[rank][micro]
+                logits = model(**{**rows, "labels": None}, switch=switch).logits
+                loss = torch.nn.functional.cross_entropy(logits, rows["labels"], reduction="sum") / counted
                 loss.backward()
                 total += float(loss.detach())
         for parameter in model.parameters():

@@ -331,19 +331,30 @@ class SlimBertLMHead(nn.Module):
         return self.decoder(self.norm(self.activation(self.dense(x))))
 
 
+def label_count(counted: Tensor, given: Tensor | float | None) -> Tensor:
+    """What a sum of losses is divided by, (): the number `given`, or without it how many are `counted` (...); 1 for 0.
+
+    `given` is a number of labels that count for a whole optimiser step, over all micro-batches and ranks: then the
+    losses of the micro-batches add up to the step's mean, however its rows were split.
+    """
+    count = counted.sum() if given is None else torch.as_tensor(given, device=counted.device).reshape(())
+    return count.masked_fill(count == 0, 1)
+
+
 class SlimBertCrossEntropy(torch.autograd.Function):
     """Mean cross entropy, in fp32 or better, of logits (N, V) against labels (N,); -100 does not count.
 
-    The backward pass recomputes the probabilities from one number a row, some rows at a time, and writes
-    the gradient in the logits' own type: no fp32 copy of the logits is ever held.
+    With `num_items` it is the sum divided by that number instead. The backward pass recomputes the probabilities from
+    one number a row, some rows at a time, and writes the gradient in the logits' own type: no fp32 copy of the logits
+    is ever held.
     """
 
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, labels: Tensor) -> Tensor:
+    def forward(ctx: Any, logits: Tensor, labels: Tensor, num_items: Tensor | float | None = None) -> Tensor:
         dtype = torch.promote_types(logits.dtype, torch.float32)
         targets = labels.clamp(min=0)[:, None]
         counted = labels != IGNORED_LABEL
-        weights = (counted / counted.sum().clamp(min=1)).to(dtype)[:, None]
+        weights = (counted.to(dtype) / label_count(counted, num_items))[:, None]
         rows = SlimBertCrossEntropy.rows_at_once(logits)
         log_p = torch.cat(
             [
@@ -356,7 +367,7 @@ class SlimBertCrossEntropy(torch.autograd.Function):
         return -(log_p * weights).sum()
 
     @staticmethod
-    def backward(ctx: Any, grad_loss: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, grad_loss: Tensor) -> tuple[Tensor, None, None]:
         logits, targets, weights, normaliser = ctx.saved_tensors
         weights = weights * grad_loss
         gradient = torch.empty_like(logits)
@@ -366,7 +377,7 @@ class SlimBertCrossEntropy(torch.autograd.Function):
             p = (logits[part] - normaliser[part]).exp_()
             p.scatter_add_(1, targets[part], p.new_full(targets[part].shape, -1.0))
             gradient[part] = p.mul_(weights[part])
-        return gradient, None
+        return gradient, None, None
 
     @staticmethod
     def rows_at_once(logits: Tensor) -> int:
@@ -413,6 +424,11 @@ class SlimBertForMaskedLM(SlimBertPreTrainedModel):
             self.sentence = nn.Linear(config.hidden_size, 2)
         self.post_init()
 
+    @property
+    def accepts_loss_kwargs(self) -> bool:
+        """Whether transformers' Trainer may pass `num_items_in_batch`: it counts `labels`, and no sentence labels."""
+        return not self.config.sentence_head
+
     def get_output_embeddings(self) -> nn.Module:
         return self.lm_head.decoder
 
@@ -432,17 +448,24 @@ class SlimBertForMaskedLM(SlimBertPreTrainedModel):
         gates: Gates | None = None,
         switch: Switch | None = None,
         output_hidden_states: bool = False,
+        num_items_in_batch: Tensor | float | None = None,
+        num_sentences_in_batch: Tensor | float | None = None,
     ) -> SlimBertOutput:
         """Logits and, with labels, the mean cross entropy in fp32 (0 when no label counts).
 
         masked_positions (N,): flat indices into B*L; labels are then (N,) and logits (N, V). Labels (B, L)
         without masked_positions: the head runs where the label is not -100, logits (N, V) in row order.
         Without either: logits (B, L, V). sentence_labels (B,), 0, 1 or -100: the mean cross entropy of the
-        sentence head is added to the loss; raises ValueError when the model has no such head. The other
-        arguments are those of `SlimBertModel.forward`.
+        sentence head is added to the loss; raises ValueError when the model has no such head.
+        num_items_in_batch, num_sentences_in_batch: sums of cross entropies of `labels` and `sentence_labels` are
+        divided by these (see `label_count`), not by how many count here; raises ValueError where both kinds of
+        labels are given and one of the numbers. The other arguments are those of `SlimBertModel.forward`.
         """
         if sentence_labels is not None and not self.config.sentence_head:
             raise ValueError("sentence_labels were given to a model without a sentence head (config.sentence_head)")
+        both = labels is not None and sentence_labels is not None
+        if both and (num_items_in_batch is None) != (num_sentences_in_batch is None):
+            raise ValueError("num_items_in_batch and num_sentences_in_batch go together, as labels and sentence_labels")
         encoded = self.encoder(
             input_ids,
             attention_mask=attention_mask,
@@ -464,9 +487,9 @@ class SlimBertForMaskedLM(SlimBertPreTrainedModel):
         logits = self.lm_head(x)
         loss = None
         if labels is not None:
-            loss = SlimBertCrossEntropy.apply(logits, labels)
+            loss = SlimBertCrossEntropy.apply(logits, labels, num_items_in_batch)
         if sentence_labels is not None:
-            sentence_loss = SlimBertCrossEntropy.apply(sentence_logits, sentence_labels)
+            sentence_loss = SlimBertCrossEntropy.apply(sentence_logits, sentence_labels, num_sentences_in_batch)
             loss = sentence_loss if loss is None else loss + sentence_loss
         return SlimBertOutput(
             loss=loss, logits=logits, hidden_states=encoded.hidden_states, sentence_logits=sentence_logits
@@ -495,6 +518,8 @@ def classifier_dropout(config: SlimBertConfig) -> float:
 class SlimBertForSequenceClassification(SlimBertPreTrainedModel):
     """Encoder and a classifier or regressor over the first token."""
 
+    accepts_loss_kwargs = True  # transformers' Trainer may pass num_items_in_batch
+
     def __init__(self, config: SlimBertConfig) -> None:
         super().__init__(config)
         self.encoder = SlimBertModel(config)
@@ -514,9 +539,13 @@ class SlimBertForSequenceClassification(SlimBertPreTrainedModel):
         position_ids: Tensor | None = None,
         labels: Tensor | None = None,
         gates: Gates | None = None,
+        num_items_in_batch: Tensor | float | None = None,
     ) -> SequenceClassifierOutput:
         """Logits (B, labels); the loss is squared error for one label or `problem_type` "regression",
         binary cross entropy for "multi_label_classification", cross entropy otherwise, always in fp32.
+
+        It is the mean over all labels, in cross entropy over those that are not -100 (0 when there is none); with
+        `num_items_in_batch` the sum over that number (see `label_count`).
         """
         x = self.encoder(
             input_ids,
@@ -531,12 +560,15 @@ class SlimBertForSequenceClassification(SlimBertPreTrainedModel):
         loss = None
         if labels is not None:
             problem = self.config.problem_type
+            counted = torch.ones_like(labels, dtype=torch.bool)
             if problem == "multi_label_classification":
-                loss = F.binary_cross_entropy_with_logits(logits.float(), labels.float())
+                total = F.binary_cross_entropy_with_logits(logits.float(), labels.float(), reduction="sum")
             elif problem == "regression" or (problem is None and self.config.num_labels == 1):
-                loss = F.mse_loss(logits.float().reshape(-1), labels.float().reshape(-1))
+                total = F.mse_loss(logits.float().reshape(-1), labels.float().reshape(-1), reduction="sum")
             else:
-                loss = F.cross_entropy(logits.float(), labels.reshape(-1))
+                counted = labels != IGNORED_LABEL
+                total = F.cross_entropy(logits.float(), labels.reshape(-1), reduction="sum")
+            loss = total / label_count(counted, num_items_in_batch)
         return SequenceClassifierOutput(loss=loss, logits=logits)
 
 
@@ -561,7 +593,7 @@ class SlimBertForQuestionAnswering(SlimBertPreTrainedModel):
     ) -> QuestionAnsweringModelOutput:
         """Start and end logits (B, L); the loss is the mean of both cross entropies, in fp32.
 
-        A start or end at or beyond L (an answer the window cut away) does not count.
+        A start or end at or beyond L (an answer the window cut away) does not count; where none counts the loss is 0.
         """
         x = self.encoder(
             input_ids,
@@ -575,8 +607,12 @@ class SlimBertForQuestionAnswering(SlimBertPreTrainedModel):
         if start_positions is not None and end_positions is not None:
             length = input_ids.shape[1]
             losses = [
-                F.cross_entropy(logits.float(), at.reshape(-1).clamp(0, length), ignore_index=length)
-                for logits, at in ((start_logits, start_positions), (end_logits, end_positions))
+                F.cross_entropy(logits.float(), at, ignore_index=length, reduction="sum")
+                / label_count(at != length, None)
+                for logits, at in (
+                    (start_logits, start_positions.reshape(-1).clamp(0, length)),
+                    (end_logits, end_positions.reshape(-1).clamp(0, length)),
+                )
             ]
             loss = (losses[0] + losses[1]) / 2
         return QuestionAnsweringModelOutput(loss=loss, start_logits=start_logits, end_logits=end_logits)

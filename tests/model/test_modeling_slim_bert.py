@@ -299,6 +299,96 @@ def test_save_and_load_round_trip(norm: str, tmp_path: Path) -> None:
     )
 
 
+SPLITS = [slice(0, 1), slice(1, 4), slice(4, 6)]
+
+
+def as_trainer_counts(labels: Tensor) -> list[Tensor | int]:
+    """`num_items_in_batch` in the forms in which transformers' Trainer passes it."""
+    count = labels.ne(-100).sum()
+    return [count, int(count), count.unsqueeze(0).expand(1, -1), count / 1]
+
+
+def add_up(
+    model: torch.nn.Module, parts: list[dict[str, Tensor]], **numbers: Tensor | int
+) -> tuple[Tensor, list[Tensor]]:
+    """The sum of the losses of these micro-batches, and the gradients it leaves."""
+    model.zero_grad()
+    losses = [model(**part, **numbers).loss for part in parts]
+    for loss in losses:
+        loss.backward()
+    return torch.stack(losses).sum().detach(), [p.grad.clone() for p in model.parameters() if p.grad is not None]
+
+
+def test_with_the_number_of_a_whole_step_the_losses_of_its_parts_add_up_to_its_mean() -> None:
+    model = build_model(SHAPE, seed=0).eval()
+    ids, labels = some_ids(6, 9), some_ids(6, 9, seed=1)
+    labels[torch.rand(6, 9, generator=torch.Generator().manual_seed(2)) < 0.6] = -100
+    labels[4:] = -100  # a part without any
+    wanted = F.cross_entropy(model(ids).logits.transpose(1, 2), labels)
+    model.zero_grad()
+    wanted.backward()
+    gradients = [p.grad.clone() for p in model.parameters()]
+    parts = [{"input_ids": ids[part], "labels": labels[part]} for part in SPLITS]
+    assert model.accepts_loss_kwargs
+    for number in as_trainer_counts(labels):
+        loss, found = add_up(model, parts, num_items_in_batch=number)
+        torch.testing.assert_close(loss, wanted.detach())
+        for one, other in zip(found, gradients, strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-7)
+    means, _ = add_up(model, parts[:2])
+    assert abs(means / 2 - wanted) > 1e-3
+    none, found = add_up(model, parts[2:], num_items_in_batch=0)
+    assert none == 0
+    assert not any(gradient.any() for gradient in found)
+
+
+def test_sentence_labels_have_a_number_of_their_own() -> None:
+    model = build_model(replace(SHAPE, sentence_head=True), seed=0).eval()
+    ids, labels = some_ids(6, 9), some_ids(6, 9, seed=1)
+    labels[:, ::2] = -100
+    sentences = torch.tensor([-100, 0, 1, 1, -100, 0])
+    output = model(ids)
+    wanted = F.cross_entropy(output.logits.transpose(1, 2), labels) + F.cross_entropy(output.sentence_logits, sentences)
+    parts = [{"input_ids": ids[p], "labels": labels[p], "sentence_labels": sentences[p]} for p in SPLITS]
+    loss, _ = add_up(model, parts, num_items_in_batch=24, num_sentences_in_batch=4)
+    torch.testing.assert_close(loss, wanted.detach())
+    with pytest.raises(ValueError, match="num_items_in_batch and num_sentences_in_batch go together"):
+        model(**parts[0], num_items_in_batch=24)
+    # So transformers' Trainer, which knows labels only, is not to pass their number.
+    assert not model.accepts_loss_kwargs
+
+
+@pytest.mark.parametrize("problem", ["single_label_classification", "multi_label_classification", "regression"])
+def test_a_classifiers_losses_add_up_too(problem: str) -> None:
+    single = problem == "single_label_classification"
+    model = build_model(
+        SHAPE, SlimBertForSequenceClassification, seed=0, num_labels=1 if problem == "regression" else 3,
+        problem_type=problem,
+    ).eval()  # fmt: skip
+    ids, draw = some_ids(6, 9), torch.Generator().manual_seed(1)
+    labels = {
+        "single_label_classification": torch.tensor([0, 2, -100, 1, -100, -100]),
+        "multi_label_classification": torch.randint(0, 2, (6, 3), generator=draw),
+        "regression": torch.rand(6, generator=draw),
+    }[problem]
+    logits = model(ids).logits
+    if single:
+        wanted = F.cross_entropy(logits, labels)
+    elif problem == "regression":
+        wanted = (logits[:, 0] - labels).square().mean()
+    else:
+        wanted = F.binary_cross_entropy_with_logits(logits, labels.float())
+    parts = [{"input_ids": ids[part], "labels": labels[part]} for part in SPLITS]
+    assert model.accepts_loss_kwargs
+    for number in as_trainer_counts(labels):
+        loss, _ = add_up(model, parts, num_items_in_batch=number)
+        torch.testing.assert_close(loss, wanted.detach())
+    if single:
+        none, found = add_up(model, parts[2:])
+        assert none == 0
+        assert not any(gradient.any() for gradient in found)
+
+
 @pytest.mark.parametrize("pooler", [False, True])
 def test_classifier_losses(pooler: bool) -> None:
     ids = some_ids(4, 9)
@@ -338,6 +428,8 @@ def test_question_answering_loss_leaves_out_answers_beyond_the_row() -> None:
     start = F.cross_entropy(output.start_logits[:1], torch.tensor([2]))
     end = F.cross_entropy(output.end_logits[:1], torch.tensor([4]))
     torch.testing.assert_close(output.loss, (start + end) / 2)
+    # No answer in any window: nothing to learn, rather than not a number.
+    assert model(ids, start_positions=torch.tensor([9, 9]), end_positions=torch.tensor([9, 30])).loss == 0
 
 
 def test_hidden_states_run_from_the_embeddings_to_the_last_layer() -> None:
