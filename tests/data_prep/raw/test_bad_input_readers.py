@@ -13,7 +13,7 @@ import zstandard
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from data_prep.raw import formats, streams
+from data_prep.raw import streams, wiki_readers
 from data_prep.raw.formats import read_documents
 from data_prep.raw.sources import Source, Span, find_files, plan_units
 from data_prep.raw.streams import BadInput
@@ -169,7 +169,7 @@ def test_malformed_extraction_costs_one_document(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bad: str, message: str
 ) -> None:
     monkeypatch.setattr(streams, "MAX_RECORD_BYTES", 200)
-    monkeypatch.setattr(formats, "MAX_RECORD_BYTES", 200)
+    monkeypatch.setattr(wiki_readers, "MAX_RECORD_BYTES", 200)
     (tmp_path / "w").write_text('<doc id="1">\nfirst\n</doc>\n' + bad + '<doc id="3">\nlast\n</doc>\n')
     documents, problem = the_one(read_all(tmp_path))
     assert documents == ["1", "3"]
@@ -196,7 +196,7 @@ def test_malformed_extraction_costs_one_document(
 def test_malformed_page_costs_that_page(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bad: str, message: str
 ) -> None:
-    monkeypatch.setattr(formats, "MAX_RECORD_BYTES", 2000)
+    monkeypatch.setattr(wiki_readers, "MAX_RECORD_BYTES", 2000)
     (tmp_path / "d.xml").write_text(HEAD + page(1) + bad + page(3) + TAIL)
     documents, problem = the_one(read_all(tmp_path))
     assert documents == ["1", "3"]

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from data_prep.raw import formats, streams
+from data_prep.raw import streams, text_readers
 from data_prep.raw.books import parse_books
 from data_prep.raw.extracted import extracted_paragraphs
 from data_prep.raw.formats import RawDocument, read_documents
@@ -293,7 +293,7 @@ def test_any_cut_of_lines(tmp_path: Path, lines: list[str], gathered: int, cuts:
     lines = [line.replace("\r", " ") for line in lines]
     (tmp_path / "l.txt").write_bytes("\n".join(lines).encode())
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(formats, "GATHERED", gathered)
+        patch.setattr(text_readers, "GATHERED", gathered)
         whole = agree(replace(found(tmp_path / "l.txt", format="lines"), format="lines"), cuts)
     assert " ".join(document.paragraphs[0] for document in whole) == " ".join(filter(None, map(str.strip, lines)))
 
@@ -313,7 +313,7 @@ def test_any_cut_of_sentences(tmp_path: Path, lines: list[str], cuts: list[int],
     lines = [line.replace("\r", " ") for line in lines]
     (tmp_path / "b.txt").write_bytes(end.join(lines).encode())
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(formats, "VOLUME_CHARACTERS", volume)
+        patch.setattr(text_readers, "VOLUME_CHARACTERS", volume)
         whole = agree(found(tmp_path / "b.txt", format="sentences"), cuts)
     blocks = [list(group) for is_text, group in groupby(lines, lambda line: bool(line.strip())) if is_text]
     assert [line for document in whole for line in document.paragraphs] == [line for block in blocks for line in block]
