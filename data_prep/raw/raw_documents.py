@@ -57,9 +57,9 @@ class SpanProgress:
             self._report(more)
 
 
-def document_of(file: RawFile, identifier: str, paragraphs: list[str], kind: str | None = None) -> RawDocument:
-    """A document of a file, of its format unless `kind` says another."""
-    return RawDocument(file.source, file.rank, kind or file.format, identifier, paragraphs)
+def document_of(file: RawFile, identifier: str, paragraphs: list[str]) -> RawDocument:
+    """A document of a file, of its format."""
+    return RawDocument(file.source, file.rank, file.format, identifier, paragraphs)
 
 
 def mended_document(file: RawFile, identifier: str, mended: tuple[list[str], dict[str, int]]) -> RawDocument:
