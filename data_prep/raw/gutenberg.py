@@ -103,10 +103,8 @@ def _behind_title(lines: Sequence[str], start: int, end: int) -> int:
     return next((n + 1 for n in ahead if lines[n].rstrip().endswith("***")), start + 1)
 
 
-def without_additions(lines: Sequence[str]) -> list[str]:
-    """The lines of a book without captions and markers of pictures, sidenotes, page numbers in brackets, and the
-    transcriber's notes."""
-    text = "\n".join(lines)
+def without_additions(text: str) -> str:
+    """A book without captions and markers of pictures, sidenotes, page numbers in brackets, and transcriber's notes."""
     has_notes = _TRANSCRIBER.search(text) is not None
     if has_notes:
         text = _BRACKETED_NOTE.sub(_unless_long, text)
@@ -114,8 +112,7 @@ def without_additions(lines: Sequence[str]) -> list[str]:
         text = _PICTURE.sub(_unless_long, text)
     if "{" in text:
         text = _PAGE_NUMBER.sub("", text)
-    kept = text.split("\n")
-    return _without_notes(kept) if has_notes else kept
+    return "\n".join(_without_notes(text.split("\n"))) if has_notes else text
 
 
 def plain(paragraph: str) -> str:
@@ -176,14 +173,15 @@ def _behind_note(lines: Sequence[str], start: int) -> int:
     return gap
 
 
-def is_list(block: Sequence[str]) -> bool:
+def is_list(block: str) -> bool:
     """Whether a block of lines is one of chapters or pages: contents, or an index."""
-    if len(block) < _LIST_LINES:
+    most = (1 - _LIST_SHARE) * (block.count("\n") + 1)
+    if most < (1 - _LIST_SHARE) * _LIST_LINES:
         return False
     others = 0
-    for line in block:
+    for line in block.split("\n"):
         others += not _is_listed(line.rstrip())
-        if others > (1 - _LIST_SHARE) * len(block):
+        if others > most:
             return False
     return True
 

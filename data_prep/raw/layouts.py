@@ -39,7 +39,7 @@ def layout_of(start: str) -> Layout:
     ends = [_SENTENCE_END.findall(line.rstrip()) for line in inner]
     is_sentence = [0 < len(found) <= _SENTENCES_A_LINE and line.rstrip().endswith(found[-1])
                    for line, found in zip(inner, ends, strict=True)]  # fmt: skip
-    in_blocks = np.median([len(block) for block in blocks(lines)])
+    in_blocks = np.median([block.count("\n") + 1 for block in blocks("\n".join(lines))])
     return "sentences" if in_blocks >= _LINES_A_DOCUMENT and sum(is_sentence) >= _MOST * len(inner) else "book"
 
 
@@ -69,4 +69,4 @@ def _whole_lines(start: str) -> list[str]:
 def _has_blank_lines(lines: list[str]) -> bool:
     """More than a few, and not only around the text."""
     blank = len([line for line in lines if not line.strip()])
-    return len(list(blocks(lines))) > 1 and 100 * blank >= len(lines)
+    return 100 * blank >= len(lines) and len(blocks("\n".join(lines))) > 1

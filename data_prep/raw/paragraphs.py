@@ -23,6 +23,8 @@ _SENTENCE_END = re.compile(
     r"[.!?:;\u2026\u3002\uff01\uff1f\u0964\u06d4\u061f][\"'\u201d\u2019\u00bb\u300d\u300f)\]_*]{0,4}+$"
 )
 _LONGEST_END = 5
+_BLANK_LINES = re.compile(r"\n\s*\n")
+_SPACE_AROUND = re.compile(r"\s\n|\n\s")
 # A word that goes on with the next line: colour-/sergeant, half-/past, 1914-/18, night--/day. In "two- and threefold",
 # "Hin- und Rückfahrt" the hyphen stands for a part of a word, which the blank keeps apart.
 _BROKEN = re.compile(
@@ -30,14 +32,15 @@ _BROKEN = re.compile(
 )
 
 
-def paragraphs_of(lines: Sequence[str], left_out: Callable[[list[str]], bool] = lambda _: False) -> list[str]:
+def paragraphs_of(text: str, left_out: Callable[[str], bool] = lambda _: False) -> list[str]:
     """The paragraphs of a text, none empty, in order, each without line breaks and with what stood in its lines.
 
     Of hard-wrapped texts blocks between blank lines that are to be `left_out` are.
     """
+    lines = text.split("\n")
     if is_wrapped(lines):
-        return [paragraph for block in blocks(lines) if not left_out(block) for paragraph in _unwrapped(block)]
-    return [text for line in lines if (text := line.strip())]
+        return [paragraph for block in blocks(text) if not left_out(block) for paragraph in _unwrapped(block)]
+    return [paragraph for line in lines if (paragraph := line.strip())]
 
 
 def is_wrapped(lines: Sequence[str]) -> bool:
@@ -55,34 +58,28 @@ def is_wrapped(lines: Sequence[str]) -> bool:
     return sum(_ends_sentence(line) for line in full) < _ENDS_OF_WRAPPED * len(full)
 
 
-def blocks(lines: Sequence[str]) -> Iterator[list[str]]:
+def blocks(text: str) -> list[str]:
     """Runs of lines that are not blank, with their indents."""
-    block: list[str] = []
-    for line in lines:
-        if line.strip():
-            block.append(line)
-        elif block:
-            yield block
-            block = []
-    if block:
-        yield block
+    return [block for block in _BLANK_LINES.split(text) if block and not block.isspace()]
 
 
-def joined(block: Sequence[str]) -> str:
+def joined(block: str) -> str:
     """Hard-wrapped lines as one: with a blank between them, none behind a hyphen or dash that ends a line."""
-    text = "\n".join(map(str.strip, block))
-    if "-\n" in text or "\u2014\n" in text or "\u2010\n" in text:
-        text = _BROKEN.sub(r"\1\2", text)
-    return text.replace("\n", " ")
+    if _SPACE_AROUND.search(block):
+        block = "\n".join(map(str.strip, block.split("\n")))
+    if "-\n" in block or "\u2014\n" in block or "\u2010\n" in block:
+        block = _BROKEN.sub(r"\1\2", block)
+    return block.strip().replace("\n", " ")
 
 
-def _unwrapped(block: list[str]) -> Iterator[str]:
-    if sum(map(len, block)) <= _LARGE_BLOCK:
+def _unwrapped(block: str) -> Iterator[str]:
+    if len(block) <= _LARGE_BLOCK:
         yield joined(block)
         return
-    starts = _indented(block) or _behind_short_lines(block)
-    for start, end in pairwise([0, *starts, len(block)]):
-        yield joined(block[start:end])
+    lines = block.strip("\n").split("\n")
+    starts = _indented(lines) or _behind_short_lines(lines)
+    for start, end in pairwise([0, *starts, len(lines)]):
+        yield joined("\n".join(lines[start:end]))
 
 
 def _indented(block: Sequence[str]) -> list[int]:

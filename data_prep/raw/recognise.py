@@ -25,6 +25,8 @@ _BY_SUFFIX: dict[str, Format] = {
 }
 # A first line is looked at up to here; WikiExtractor's JSON form keeps a whole article on a line.
 _PEEK_BYTES = 1 << 20
+# So much shows the layout of a text.
+_LAYOUT_BYTES = 1 << 16
 _PARQUET = b"PAR1"
 _DUMP = re.compile(rb"\s*(?:<\?xml[^>]*>\s*)?<(?:mediawiki|page)[\s>]")
 _EXTRACTED = re.compile(rb"\s*<doc id=")
@@ -74,7 +76,7 @@ def hint(kind: Format, start: bytes) -> str:
 
 
 def _decoded(start: bytes) -> str:
-    return start.decode("utf-8", "replace")
+    return start[:_LAYOUT_BYTES].decode("utf-8", "replace")
 
 
 def plain_suffix(name: str) -> str:

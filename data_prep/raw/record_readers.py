@@ -9,10 +9,11 @@ from collections.abc import Iterable, Iterator
 from ftfy.fixes import fix_surrogates
 
 from data_prep.raw.extracted import extracted_paragraphs
+from data_prep.raw.lines import own_lines
 from data_prep.raw.markup import mended_paragraphs
 from data_prep.raw.raw_documents import RawDocument, SpanProgress, mended_document, part_of_text, stream_of
 from data_prep.raw.sources import RawFile, Span
-from data_prep.raw.streams import BadInput, Complain, Stream, own_lines
+from data_prep.raw.streams import BadInput, Complain, Stream
 from data_prep.raw.tables import Row, read_hub, read_parquet
 from data_prep.readable import kind_of
 

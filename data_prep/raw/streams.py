@@ -1,24 +1,22 @@
-"""The bytes of raw files: unpacked block by block from any place on, and their lines, all in bounded memory.
+"""The bytes of raw files: unpacked block by block from any place on, in bounded memory.
 
 Knows nothing of formats or documents.
 """
 
 import math
 import re
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 from data_prep.manifest import UserError
 from data_prep.raw.compression import MAGIC_BYTES, UNPACK_ERRORS, UNPACKERS, Compression, compression_of, find_stream
 
-MAX_RECORD_BYTES = 32 << 20
 # A file that unpacks to more than both is taken for one made to fill memory or disk.
 BOMB_BYTES, BOMB_RATIO = 256 << 20, 200
 BOM = b"\xef\xbb\xbf"
 
 _BLOCK, _PACKED_BLOCK = 1 << 20, 1 << 18
-_LONE_RETURNS = re.compile(rb"(?<!\r)\r++(?!\n)")
 # A damaged stream that unpacks to no more than this comes not at all: only its end tells that it is sound.
 _HELD_BYTES = 4 << 20
 # No unpacker goes on for longer behind damage: a block of bz2, the largest there is, has less than 2.3 MB.
@@ -271,104 +269,3 @@ class Stream:
                 f"{self.path}: {read:,} bytes of it unpack to more than {self._most >> 20:,} MiB, as only a "
                 "decompression bomb does; move it out of the source, or unpack it yourself if you trust it"
             )
-
-
-def own_lines(stream: Stream, complain: Complain, inside: bool = False) -> Iterator[tuple[int, str]]:
-    """(offset, line) of the lines that start before the stream's limit, as `read_lines` has them.
-
-    Lines that are too long are left out with a complaint. Raises Damaged.
-    """
-    for offset, line in read_lines(stream, inside):
-        if offset >= stream.limit:
-            return
-        if isinstance(line, str):
-            yield offset, line
-        elif isinstance(line, Damaged):
-            raise line
-        else:
-            complain(line)
-
-
-def read_lines(stream: Stream, inside: bool = False) -> Iterator[tuple[int, str | BadInput]]:
-    """(offset, line without its line end), or what is bad about it, for all lines of a stream.
-
-    Lines end at "\n", "\r\n" or "\r" only: U+2028 and U+0085 occur inside real texts. `inside`: the stream may begin in
-    the middle of a line, and what comes before the first line end is left out; nothing comes where that lies behind
-    the limit.
-    Bad are lines over MAX_RECORD_BYTES, of which no more than that is held, NUL bytes, and what is not UTF-8.
-    Where damaged data were left out, the line before them does not come, and the one at offset `stream.resumed` may
-    be the end of one.
-    """
-    offset = stream.base
-    pending: list[bytes] = []
-    length = 0
-    for block in _with_line_feeds(stream):
-        if not block:
-            offset += length
-            pending, length = [], 0
-        for number, part in enumerate(block.split(b"\n")):
-            if number:
-                if not inside:
-                    line = _line(stream, offset, pending, length)
-                    # Half a line may begin inside of a character.
-                    if isinstance(line, str) or offset != stream.resumed:
-                        yield offset, line
-                inside = False
-                offset += length + 1
-                pending, length = [], 0
-            length += len(part)
-            if inside:
-                if offset + length >= stream.limit:
-                    return
-            elif length <= MAX_RECORD_BYTES:
-                pending.append(part)
-            else:
-                pending.clear()
-    if length and not inside:
-        line = _line(stream, offset, pending, length)
-        if isinstance(line, str) or offset != stream.resumed:
-            yield offset, line
-
-
-def _with_line_feeds(blocks: Iterable[bytes]) -> Iterator[bytes]:
-    """The blocks with "\n" for every "\r" that ends a line by itself; "\r\n" and "\r\r\n" stay, and empty blocks do."""
-    held = b""
-    for block in blocks:
-        if not block:
-            if held:
-                yield b"\n" * len(held)
-            held = b""
-            yield block
-            continue
-        # What follows the last returns is not known yet.
-        known = (held + block).rstrip(b"\r")
-        held = (held + block)[len(known) :]
-        if b"\r" in known:
-            known = _LONE_RETURNS.sub(lambda found: b"\n" * len(found[0]), known)
-        if known:
-            yield known
-    if held:
-        yield b"\n" * len(held)
-
-
-def _line(stream: Stream, offset: int, parts: list[bytes], length: int) -> str | BadInput:
-    if length > MAX_RECORD_BYTES:
-        return BadInput(
-            f"{stream.path}: the line {stream.where(offset)} is {length:,} bytes long, at most {MAX_RECORD_BYTES:,} "
-            "are read; break it up or take it out"
-        )
-    line = parts[0] if len(parts) == 1 else b"".join(parts)
-    if b"\0" in line:
-        return Damaged(
-            f"{stream.path} is not a text file: NUL byte {stream.where(offset + line.index(0))}; "
-            "move it out of the source, or convert it if it is not UTF-8"
-        )
-    begin = len(BOM) if offset == 0 and line.startswith(BOM) else 0
-    try:
-        return line[begin:].decode("utf-8").rstrip("\r")
-    except UnicodeDecodeError as error:
-        place = begin + error.start
-        return Damaged(
-            f"{stream.path} is not UTF-8: byte 0x{line[place]:02x} {stream.where(offset + place)}; "
-            "convert it (for instance iconv -f latin1 -t utf-8) or move it out of the source"
-        )

@@ -7,10 +7,11 @@ import re
 from collections.abc import Iterator
 from itertools import chain
 
-from data_prep.raw.books import VOLUME_CHARACTERS, parse_books, volumes
+from data_prep.raw.books import VOLUME_BYTES, parse_books
+from data_prep.raw.lines import own_lines, read_lines, read_texts
 from data_prep.raw.raw_documents import RawDocument, SpanProgress, document_of, part_of_text, stream_of
 from data_prep.raw.sources import Span
-from data_prep.raw.streams import BadInput, Complain, Damaged, Stream, own_lines, read_lines
+from data_prep.raw.streams import BadInput, Complain, Damaged, Stream
 
 # Neighbours in a running text tell of each other: so many bytes of it go into one split.
 STRETCH = 250_000
@@ -27,18 +28,10 @@ def read_books(span: Span, complain: Complain, progress: SpanProgress) -> Iterat
     identifier = _BOOK_SUFFIX.sub("", file.name.rpartition("/")[2])
     # Nobody to complain to: a book with a hole is none.
     stream = Stream(file.path, file.compression, progress=progress.at, opened=file.opened)
-    books = chain.from_iterable(map(parse_books, volumes(_sound_lines(stream))))
+    books = chain.from_iterable(map(parse_books, read_texts(stream, VOLUME_BYTES)))
     for number, (paragraphs, stripped) in enumerate(books, 1):
         name = identifier if number == 1 else f"{identifier}#{number}"
         yield RawDocument(file.source, file.rank, "book", name, paragraphs, stripped)
-
-
-def _sound_lines(stream: Stream) -> Iterator[str]:
-    for _, line in read_lines(stream):
-        if isinstance(line, BadInput):
-            # Half a book is none: whatever is bad in it, the rest is refused.
-            raise Damaged(str(line))
-        yield line
 
 
 def read_articles(span: Span, complain: Complain, progress: SpanProgress) -> Iterator[RawDocument]:
@@ -67,7 +60,7 @@ def read_sentences(span: Span, complain: Complain, progress: SpanProgress) -> It
             continue
         # Behind damaged data a line may be half of one, and of another document.
         is_blank = not line.strip() or offset == stream.resumed
-        if gathered and (is_blank or size > VOLUME_CHARACTERS):
+        if gathered and (is_blank or size > VOLUME_BYTES):
             yield document_of(file, f"{file.name}@{first}", gathered)
             gathered, size = [], 0
         if is_blank:

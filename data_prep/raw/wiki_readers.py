@@ -9,10 +9,11 @@ from collections.abc import Iterator
 from functools import lru_cache
 
 from data_prep.raw.extracted import extracted_paragraphs
+from data_prep.raw.lines import MAX_RECORD_BYTES, read_lines
 from data_prep.raw.raw_documents import RawDocument, SpanProgress, mended_document, stream_of
 from data_prep.raw.record_readers import read_jsonl
 from data_prep.raw.sources import RawFile, Span
-from data_prep.raw.streams import BOM, MAX_RECORD_BYTES, BadInput, Complain, Damaged, Stream, read_lines
+from data_prep.raw.streams import BOM, BadInput, Complain, Damaged, Stream
 from data_prep.raw.wikidump import iter_pages, keep_page, parse_page, read_site
 from data_prep.raw.wikinames import Names, Site, names_of
 from data_prep.raw.wikitext import plain_text

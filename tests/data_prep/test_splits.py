@@ -161,7 +161,7 @@ def test_strangers_beside_the_clean_files_are_read_by_no_stage(
 def test_memory_of_a_book_without_blank_lines_is_that_of_a_volume(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("data_prep.raw.books.VOLUME_CHARACTERS", 20_000)
+    monkeypatch.setattr("data_prep.raw.text_readers.VOLUME_BYTES", 20_000)
     (tmp_path / "all.txt").write_text(story(1, 400).replace("\n\n", "\n"))
     found = ingest(tmp_path / "all.txt", tmp_path / "c", "--val-fraction", "0.3", "--dedup", "none")
     books = {book_of(document) for documents in found.values() for document in documents}

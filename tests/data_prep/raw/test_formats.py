@@ -79,7 +79,7 @@ def test_boilerplate_is_cut_in_every_form(tmp_path: Path, head: str, foot: str) 
 def test_text_without_markers_is_kept_whole() -> None:
     lines = ["Produced by the sea,", "it was *** START OF THE storm.", "", "End of the story."]
     wanted = ["Produced by the sea, it was *** START OF THE storm.", "End of the story."]
-    assert list(parse_books(lines)) == [(wanted, False)]
+    assert list(parse_books("\n".join(lines))) == [(wanted, False)]
 
 
 def test_sentence_a_line_becomes_documents_by_place_and_blank_line(tmp_path: Path) -> None:
@@ -313,7 +313,7 @@ def test_any_cut_of_sentences(tmp_path: Path, lines: list[str], cuts: list[int],
     lines = [line.replace("\r", " ") for line in lines]
     (tmp_path / "b.txt").write_bytes(end.join(lines).encode())
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(text_readers, "VOLUME_CHARACTERS", volume)
+        patch.setattr(text_readers, "VOLUME_BYTES", volume)
         whole = agree(found(tmp_path / "b.txt", format="sentences"), cuts)
     blocks = [list(group) for is_text, group in groupby(lines, lambda line: bool(line.strip())) if is_text]
     assert [line for document in whole for line in document.paragraphs] == [line for block in blocks for line in block]

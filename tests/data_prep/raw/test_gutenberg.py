@@ -8,7 +8,7 @@ from data_prep.raw.gutenberg import is_list, plain, regions, without_additions
 
 def parse_book(lines: list[str]) -> tuple[list[str], bool]:
     """The one book that the lines hold."""
-    (book,) = parse_books(lines)
+    (book,) = parse_books("\n".join(lines))
     return book
 
 
@@ -31,7 +31,7 @@ def test_end_marker_before_the_start_is_not_the_end() -> None:
 def test_every_book_of_a_collection_is_kept() -> None:
     one = ["header", START, "a", "End of Project Gutenberg's X", END, "licence"]
     assert regions(one * 3) == [(2, 3), (8, 9), (14, 15)]
-    assert [paragraphs for paragraphs, _ in parse_books(one * 2)] == [["a"], ["a"]]
+    assert [paragraphs for paragraphs, _ in parse_books("\n".join(one * 2))] == [["a"], ["a"]]
     # What comes behind the licence is no licence.
     assert regions([*one, *["text"] * 1500]) == [(2, 3), (5, 1506)]
     # Without end markers: the beginning of the next book is no small print.
@@ -60,7 +60,7 @@ def test_pictures_and_notes_go(addition: list[str]) -> None:
 
 def test_notes_at_the_end_go_with_all_that_follows() -> None:
     notes = ["Transcriber's Notes:", "", "page 4: teh to the", "", "page 9: adn to and"]
-    assert without_additions([*PROSE * 10, "", *notes]) == [*PROSE * 10, ""]
+    assert without_additions("\n".join([*PROSE * 10, "", *notes])) == "\n".join([*PROSE * 10, ""])
 
 
 def test_what_only_sounds_like_a_note_stays() -> None:
@@ -97,15 +97,14 @@ def test_marks_of_print_go(written: str, said: str) -> None:
 
 
 def test_contents_and_indexes_are_lists_and_prose_and_verse_are_none() -> None:
-    assert is_list(
-        ["CHAPTER I. Down the Rabbit-Hole", "CHAPTER II. The Pool", "CHAPTER III. A Race", "CHAPTER IV. A Bill"]
-    )
-    assert is_list(["Of Truth.....  1", "Of Death.....  3", "Of Revenge ....  17", "Of Envy, 20"])
-    assert is_list(["Adams, John, 12, 44-47", "Boston,  iv", "Concord, 3, 9", "Franklin, 201"])
-    assert not is_list(PROSE * 3)
+    chapters = ["CHAPTER I. Down the Rabbit-Hole", "CHAPTER II. The Pool", "CHAPTER III. A Race", "CHAPTER IV. A Bill"]
+    assert is_list("\n".join(chapters))
+    assert is_list("\n".join(["Of Truth.....  1", "Of Death.....  3", "Of Revenge ....  17", "Of Envy, 20"]))
+    assert is_list("\n".join(["Adams, John, 12, 44-47", "Boston,  iv", "Concord, 3, 9", "Franklin, 201"]))
+    assert not is_list("\n".join(PROSE * 3))
     verse = ["Tyger Tyger, burning bright,", "In the forests of the night;", "What immortal hand or eye,   3"]
-    assert not is_list([*verse, "Could frame thy fearful symmetry?"])
-    assert not is_list(["CHAPTER I", "The Bertolini"])
+    assert not is_list("\n".join([*verse, "Could frame thy fearful symmetry?"]))
+    assert not is_list("\n".join(["CHAPTER I", "The Bertolini"]))
 
 
 def test_separators_of_asterisks_are_no_paragraphs() -> None:

@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_prep.raw import books
-from data_prep.raw.books import parse_books, volumes
+from data_prep.raw.books import parse_books
 from data_prep.raw.layouts import has_blank_lines, hint_of, layout_of
 from data_prep.raw.paragraphs import is_wrapped, paragraphs_of
 
@@ -18,8 +17,12 @@ SAMPLE = Path(__file__).parents[3] / "data_prep" / "samples" / "emma.txt"
 @pytest.fixture(scope="module")
 def novel() -> list[str]:
     """The paragraphs of a novel, whose own file is hard-wrapped with blank lines."""
-    ((paragraphs, _),) = parse_books(SAMPLE.read_text(encoding="utf-8").split("\n"))
+    ((paragraphs, _),) = parse_books(SAMPLE.read_text(encoding="utf-8"))
     return paragraphs[100:400]
+
+
+def paragraphs_of_lines(lines: list[str]) -> list[str]:
+    return paragraphs_of("\n".join(lines))
 
 
 def wrapped(paragraph: str, first: str = "") -> list[str]:
@@ -27,21 +30,21 @@ def wrapped(paragraph: str, first: str = "") -> list[str]:
 
 
 def test_wrapped_lines_are_joined() -> None:
-    assert paragraphs_of(["", "a ", "  b", "\t", "", "c"]) == ["a b", "c"]
+    assert paragraphs_of_lines(["", "a ", "  b", "\t", "", "c"]) == ["a b", "c"]
 
 
 def test_every_layout_of_a_novel_gives_its_paragraphs(novel: list[str]) -> None:
     blank_lines = [line for paragraph in novel for line in [*wrapped(paragraph), ""]]
     indents = [line for paragraph in novel for line in wrapped(paragraph, "    ")]
     a_line_each = [line for paragraph in novel for line in (paragraph, "")]
-    assert paragraphs_of(blank_lines) == novel
-    assert paragraphs_of(indents) == novel
-    assert paragraphs_of(a_line_each) == novel
-    assert paragraphs_of(novel) == novel
+    assert paragraphs_of_lines(blank_lines) == novel
+    assert paragraphs_of_lines(indents) == novel
+    assert paragraphs_of_lines(a_line_each) == novel
+    assert paragraphs_of_lines(novel) == novel
 
 
 def test_wrapped_without_any_mark_is_cut_where_a_line_is_short(novel: list[str]) -> None:
-    found = paragraphs_of([line for paragraph in novel for line in wrapped(paragraph)])
+    found = paragraphs_of_lines([line for paragraph in novel for line in wrapped(paragraph)])
     assert "".join(found).replace(" ", "") == "".join(novel).replace(" ", "")
     assert len(found) > 0.5 * len(novel)
     # Where a paragraph begins in ours, one begins in the novel.
@@ -51,7 +54,7 @@ def test_wrapped_without_any_mark_is_cut_where_a_line_is_short(novel: list[str])
 def test_sentences_a_line_are_paragraphs() -> None:
     lines = [f"This is sentence number {number} of the text." for number in range(30)]
     assert not is_wrapped(lines)
-    assert paragraphs_of(lines) == lines
+    assert paragraphs_of_lines(lines) == lines
 
 
 @pytest.mark.parametrize(
@@ -71,24 +74,14 @@ def test_sentences_a_line_are_paragraphs() -> None:
     ],
 )
 def test_words_that_go_on_with_the_next_line(lines: list[str], joined: str) -> None:
-    assert paragraphs_of(lines) == [joined]
+    assert paragraphs_of_lines(lines) == [joined]
 
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.text("ab .\n-_\u3000", max_size=90), max_size=30))
 def test_no_letter_is_lost_whatever_the_layout(texts: list[str]) -> None:
     lines = "\n".join(texts).split("\n")
-    assert "".join("".join(paragraphs_of(lines)).split()) == "".join("".join(lines).split())
-
-
-@settings(max_examples=40, deadline=None)
-@given(st.lists(st.text("ab ", max_size=40), max_size=40), st.integers(10, 60))
-def test_volumes_hold_all_lines_and_are_bounded(lines: list[str], most: int) -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(books, "VOLUME_CHARACTERS", most)
-        found = list(volumes(lines))
-    assert "".join(line for volume in found for line in volume) == "".join(lines)
-    assert all(sum(map(len, volume)) <= 1.1 * most + 40 for volume in found)
+    assert "".join("".join(paragraphs_of_lines(lines)).split()) == "".join("".join(lines).split())
 
 
 ARTICLE = "A river is a body of water that flows downhill. " * 20

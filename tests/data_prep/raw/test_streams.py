@@ -16,9 +16,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from data_prep.manifest import UserError
-from data_prep.raw import compression, streams
+from data_prep.raw import compression, lines, streams
 from data_prep.raw.compression import Compression, compression_of
-from data_prep.raw.streams import BadInput, Damaged, Stream, own_lines, read_lines, wide_encoding
+from data_prep.raw.lines import own_lines, read_lines, read_texts
+from data_prep.raw.streams import BadInput, Damaged, Stream, wide_encoding
 
 ZSTD = zstandard.ZstdCompressor(write_checksum=True)
 PACKERS = {"gzip": gzip.compress, "bz2": bz2.compress, "xz": lzma.compress, "zstd": ZSTD.compress}
@@ -262,6 +263,27 @@ def test_lines_end_at_newlines_and_returns_only(tmp_path: Path, text: str, packe
     assert all(offset == 0 or raw[offset - 1 : offset] in (b"\n", b"\r") for offset, _ in found)
 
 
+@QUICK
+@given(st.text(alphabet="ab \r\n\u00e9\U0001f600", max_size=200), st.integers(8, 60), st.booleans())
+def test_texts_are_the_lines_in_parts(tmp_path: Path, text: str, size: int, packed: bool) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(gzip.compress(text.encode()) if packed else text.encode())
+    parts = list(read_texts(Stream(str(path), "gzip" if packed else "none"), size))
+    # A part may end between the returns of one line end.
+    assert re.sub("\n+", "\n", "".join(parts)) == re.sub("[\r\n]+", "\n", text)
+    assert len(parts) >= 1
+    assert all(len(part.encode()) <= size for part in parts)
+    if len(text.encode()) <= size:
+        assert parts == [re.sub("\r+\n", "\n", text).replace("\r", "\n")]
+
+
+@pytest.mark.parametrize(("bad", "message"), [(b"\0", "NUL byte at byte 5,0"), (b"\xe9", "byte 0xe9 at byte 5,0")])
+def test_bad_bytes_of_a_text_are_named_with_their_place(tmp_path: Path, bad: bytes, message: str) -> None:
+    (tmp_path / "file").write_bytes(b"1234567 9\n" * 500 + b"12345678" + bad + b"\n" * 100)
+    with pytest.raises(Damaged, match=message + "08"):
+        list(read_texts(Stream(str(tmp_path / "file"), "none"), 1000))
+
+
 def test_byte_order_mark_is_cut_and_offsets_stay(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes("\ufeffone\ntwo\ufeff\n".encode())
     assert raw_lines(tmp_path / "file") == [(0, "one"), (7, "two\ufeff")]
@@ -295,7 +317,7 @@ def test_a_span_inside_of_a_long_line_reads_no_further_than_its_end(tmp_path: Pa
 def test_bad_lines_are_said_with_their_place_and_the_others_come(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(streams, "MAX_RECORD_BYTES", 20)
+    monkeypatch.setattr(lines, "MAX_RECORD_BYTES", 20)
     (tmp_path / "file").write_bytes(b"one\n" + b"x" * 21 + b"\n" + b"y" * 20 + b"\nn\0l\ncaf\xe9\nend\n")
     problems: list[BadInput] = []
     found = []
