@@ -40,7 +40,7 @@ def build_parser() -> argparse.ArgumentParser:
         "formats are recognised: text files, MediaWiki dumps, WikiExtractor output, JSONL, parquet; "
         "may be given several times, and of duplicates the one of the source named first is kept",
     )
-    command.add_argument("--out", type=Path, required=True, dest="corpus", help="the corpus folder, corpora/NAME")
+    command.add_argument("--out", required=True, dest="corpus", help="the corpus folder, corpora/NAME")
     command.add_argument("--val-fraction", type=float, default=0.01, help="share held out as val (default 0.01)")
     command.add_argument(
         "--dedup", choices=["near", "exact", "none"], default="near", help="which duplicates go (default near)"
@@ -135,10 +135,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         # Names of files may hold what the terminal's encoding does not have.
         sys.stdout.reconfigure(errors="backslashreplace")
-    corpus = Corpus(args.corpus)
+    corpus = Corpus(Path(args.corpus))
     try:
-        _check_name(corpus.root)
+        _check_name(args.corpus)
         if args.command == "ingest":
+            if args.min_characters < 0:
+                raise UserError(f"--min-characters is {args.min_characters}, wanted 0 or more")
             rules = Rules(min_characters=args.min_characters, filters=args.filters, language=args.language)
             cleaning = Cleaning(rules, args.dedup, args.repeated_lines, args.on_bad_input, args.val_fraction)
             sources = [parse_source(spec) for spec in args.source]
@@ -176,12 +178,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _check_name(folder: Path) -> None:
+def _check_name(name: str) -> None:
+    if not name:
+        raise UserError("the name of the corpus folder is empty: wanted is a folder such as corpora/NAME")
     try:
-        str(folder).encode()
+        name.encode()
     except UnicodeEncodeError as error:
         # The libraries that write shards and read tokenizers take names for UTF-8.
-        raise UserError(f"the corpus folder {folder} has a name that is not UTF-8; name another one") from error
+        raise UserError(f"the corpus folder {name} has a name that is not UTF-8; name another one") from error
 
 
 def _part(args: argparse.Namespace) -> Part | None:
@@ -201,7 +205,7 @@ def _weight(text: str) -> tuple[str, float]:
 
 
 def _add_corpus(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--corpus", type=Path, required=True, help="the corpus folder, corpora/NAME")
+    command.add_argument("--corpus", required=True, help="the corpus folder, corpora/NAME")
 
 
 def _add_work(command: argparse.ArgumentParser) -> None:

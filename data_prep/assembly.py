@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from data_prep.buckets import Cleaning, HeldOut, Layout, WriteBucket, hold_out, write_bucket
+from data_prep.buckets import Cleaning, DropLines, HeldOut, Layout, WriteBucket, drop_lines, hold_out, write_bucket
 from data_prep.cleaning.tally import RULE_LABELS, Tally
 from data_prep.documents import SPLITS, Split
 from data_prep.ingest_tasks import CountLines, FindDuplicates, count_lines, find_duplicates
@@ -47,18 +47,23 @@ class Assembly:
         )
         removed = self._removed(bands) if bands else None
         frequent = self._frequent(lines, removed) if lines else None
+        repeated: dict[str, int] = {}
+        if frequent:
+            dropped = self._without_lines(runs, removed, frequent)
+            runs = tuple(self.units / name for record in dropped for name in record["runs"])
+            for record in dropped:
+                tally.merge(Tally.from_json(record["tally"]))
+                repeated |= dict(record["repeated_lines"])
         held_out = None
-        written = self._write(runs, removed, frequent, held_out)
+        written = self._write(runs, removed, held_out)
         if not all(sum(record["documents"] for record in written[split]) for split in SPLITS):
             held_out = hold_out(runs, self.layout, removed, self.cleaning.val_fraction)
-            written = self._write(runs, removed, frequent, held_out) if held_out else written
+            written = self._write(runs, removed, held_out) if held_out else written
 
         splits: dict[str, dict[str, Any]] = {split: {"documents": 0, "characters": 0, "files": {}} for split in SPLITS}
-        repeated: dict[str, int] = {}
         for split in SPLITS:
             for record in written[split]:
                 tally.merge(Tally.from_json(record["tally"]))
-                repeated |= dict(record["repeated_lines"])
                 if "name" in record:
                     entry = {k: record[k] for k in ("sha256", "documents", "characters")}
                     splits[split]["files"][record["name"]] = entry
@@ -99,9 +104,17 @@ class Assembly:
         found = np.concatenate([np.load(task.argument.out) for task in tasks], axis=1)
         return self._saved(f"{self._name('frequent')}.lines", found) if found.shape[1] else None
 
-    def _write(
-        self, runs: tuple[Path, ...], removed: Path | None, frequent: Path | None, held_out: HeldOut | None
-    ) -> Records:
+    def _without_lines(self, runs: tuple[Path, ...], removed: Path | None, frequent: Path) -> list[dict[str, Any]]:
+        """The records of all buckets, written anew without these lines."""
+        tasks = []
+        for bucket in range(self.layout.num_buckets):
+            name = self._name("without lines", bucket, self.cleaning.repeated_lines)
+            argument = DropLines(bucket, self.layout, runs, removed, frequent, self.cleaning, self.units / name)
+            tasks.append(Task(name, argument, 1))
+        self.pool.run(drop_lines, tasks, "ingest: drop repeated lines", "file")
+        return [self._required(task) for task in tasks]
+
+    def _write(self, runs: tuple[Path, ...], removed: Path | None, held_out: HeldOut | None) -> Records:
         """The records of all buckets: val's are written first, and what they hold is not in train a second time."""
         copied: Path | None = None
         records: Records = {}
@@ -110,7 +123,7 @@ class Assembly:
             for number in range(self.layout.buckets[split]):
                 name = self._name("write", split, number, held_out and held_out.what)
                 argument = WriteBucket(
-                    split, number, self.layout, runs, removed, frequent, copied, held_out, self.cleaning,
+                    split, number, self.layout, runs, removed, copied, held_out, self.cleaning,
                     self.units / f"{name}.digests", self.out,
                 )  # fmt: skip
                 tasks.append(Task(name, argument, 1))

@@ -26,11 +26,12 @@ from data_prep.documents import (
     Split,
     bucket_of,
     clean_name,
+    digest,
     write_documents,
 )
 from data_prep.manifest import sha256_file, whole_file
 from data_prep.raw.sources import RawFile
-from data_prep.shuffle import read_bucket
+from data_prep.shuffle import RunWriter, read_bucket
 from data_prep.work import Report
 
 # How much text a byte on disk holds, roughly; it decides the number of buckets and thereby the memory of a task.
@@ -112,6 +113,19 @@ class HeldOut:
 
 
 @dataclass(frozen=True)
+class DropLines:
+    """`frequent`: the lines that are dropped, with the number of documents that each stands in."""
+
+    bucket: int
+    layout: Layout
+    runs: tuple[Path, ...]
+    removed: Path | None
+    frequent: Path
+    cleaning: Cleaning
+    stem: Path
+
+
+@dataclass(frozen=True)
 class WriteBucket:
     """`copied`: digests of documents that are dropped because the other split has them."""
 
@@ -120,7 +134,6 @@ class WriteBucket:
     layout: Layout
     runs: tuple[Path, ...]
     removed: Path | None
-    frequent: Path | None
     copied: Path | None
     held_out: HeldOut | None
     cleaning: Cleaning
@@ -146,52 +159,83 @@ def _document(line: bytes) -> Document:
     return Document(**json.loads(line[_HEX_PREFIX:]))
 
 
+def drop_lines(task: DropLines, report: Report) -> dict[str, Any]:
+    """Write the documents of one bucket as runs again, without lines of many documents: where that changes a text, its
+    place changes, and it may now be the copy of another one."""
+    tally = Tally()
+    lines = sorted(read_bucket(task.runs, task.bucket))
+    is_near = _is_in(_keys(lines), task.removed)
+    frequent = np.load(task.frequent, mmap_mode="r")
+    split: Split = "train" if task.bucket < task.layout.buckets["train"] else "val"
+    runs = RunWriter(task.stem, task.layout.num_buckets)
+    repeated: dict[str, int] = {}
+    previous = ""
+    for line, near in zip(lines, is_near, strict=True):
+        document = _document(line)
+        text, gone = (document.text, {}) if near else without_lines(document.text, frequent)
+        if not gone:
+            runs.add(task.bucket, line + b"\n")
+            continue
+        is_copy = previous == _digest(line) and task.cleaning.dedup != "none"
+        previous = _digest(line)
+        if not is_copy:
+            tally.edited("repeated_lines_dropped", len(gone))
+            repeated |= gone
+        if len(text) < max(task.cleaning.rules.min_characters, 1):
+            tally.dropped("exact_duplicates" if is_copy else "repeated_lines", document.text, document.id)
+            continue
+        text_digest = digest(text)
+        prefix = text_digest[8:].hex().encode() + line[_HEX_DIGEST:_HEX_PREFIX]
+        shorter = Document(document.source, document.id, text)
+        runs.add(task.layout.bucket(text_digest, split), prefix + shorter.to_line())
+    report(1)
+    examples = sorted(repeated.items(), key=lambda item: (-item[1], item[0]))[:_EXAMPLES]
+    return {
+        "runs": [path.name for path in runs.close()],
+        "tally": tally.to_json(),
+        "repeated_lines": [[text[:_EXAMPLE_CHARACTERS], count] for text, count in examples],
+    }
+
+
 def write_bucket(task: WriteBucket, report: Report) -> dict[str, Any]:
-    """Write one file of `clean/`: a bucket's documents in order, without duplicates and lines of many documents."""
+    """Write one file of `clean/`: a bucket's documents in order, without duplicates."""
     tally = Tally()
     lines = sorted(_lines_of(task))
     digests = np.array([int(line[:16], 16) for line in lines], np.uint64)
-    keys = np.array([int(line[_HEX_DIGEST : _HEX_DIGEST + _HEX_KEY], 16) for line in lines], np.uint64)
-    is_near, is_elsewhere = (
-        in_sorted(values, np.load(path, mmap_mode="r")) if path else np.zeros(len(lines), bool)
-        for values, path in ((keys, task.removed), (digests, task.copied))
-    )
-    frequent = np.load(task.frequent, mmap_mode="r") if task.frequent else None
-    repeated: dict[str, int] = {}
+    is_near, is_elsewhere = _is_in(_keys(lines), task.removed), _is_in(digests, task.copied)
+    is_kept = np.zeros(len(lines), bool)
     kept: list[bytes] = []
     characters = 0
     previous = b""
-    for line, near, elsewhere in zip(lines, is_near, is_elsewhere, strict=True):
-        body = line[_HEX_PREFIX:]
+    for number, (line, near, elsewhere) in enumerate(zip(lines, is_near, is_elsewhere, strict=True)):
         document = _document(line)
         is_copy = elsewhere or (line[:_HEX_DIGEST] == previous and task.cleaning.dedup != "none")
         previous = line[:_HEX_DIGEST]
         if is_copy or near:
             tally.dropped("exact_duplicates" if is_copy else "near_duplicates", document.text, document.id)
             continue
-        if frequent is not None:
-            text, gone = without_lines(document.text, frequent)
-            tally.edited("repeated_lines_dropped", len(gone))
-            repeated |= gone
-            if gone and len(text) < max(task.cleaning.rules.min_characters, 1):
-                tally.dropped("repeated_lines", document.text, document.id)
-                continue
-            document = Document(document.source, document.id, text)
-            body = document.to_line()[:-1]
         tally.kept(document.source, len(document.text))
         characters += len(document.text)
-        kept.append(body + b"\n")
+        kept.append(line[_HEX_PREFIX:] + b"\n")
+        is_kept[number] = True
     with whole_file(task.digests) as file:
-        np.save(file, np.unique(digests))
+        np.save(file, np.unique(digests[is_kept]))
     result: dict[str, Any] = {"documents": len(kept), "characters": characters, "tally": tally.to_json()}
-    examples = sorted(repeated.items(), key=lambda item: (-item[1], item[0]))[:_EXAMPLES]
-    result["repeated_lines"] = [[text[:_EXAMPLE_CHARACTERS], count] for text, count in examples]
     if kept:
         path = task.out / clean_name(task.split, task.number)
         write_documents(path, kept)
         result |= {"name": path.name, "sha256": sha256_file(path)}
     report(1)
     return result
+
+
+def _keys(lines: Sequence[bytes]) -> np.ndarray:
+    return np.array([int(line[_HEX_DIGEST : _HEX_DIGEST + _HEX_KEY], 16) for line in lines], np.uint64)
+
+
+def _is_in(values: np.ndarray, path: Path | None) -> np.ndarray:
+    """Which values (n,) the file of rising ones holds; none where there is no file."""
+    return in_sorted(values, np.load(path, mmap_mode="r")) if path else np.zeros(len(values), bool)
 
 
 def _lines_of(task: WriteBucket) -> Iterator[bytes]:

@@ -142,9 +142,12 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
     if not path.exists():
         return None
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        manifest = json.loads(path.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
         raise UserError(f"{path} is not valid JSON ({error}); delete that folder to run the stage again") from error
+    if not isinstance(manifest, dict) or not manifest.keys() >= {"settings", "inputs", "results"}:
+        raise UserError(f"{path} is none that a stage has written; delete that folder to run the stage again")
+    return manifest
 
 
 def differing_keys(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:

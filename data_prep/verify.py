@@ -53,7 +53,10 @@ def verify(corpus: Corpus) -> None:
 def _check_strangers(corpus: Corpus) -> None:
     """UserError naming what lies in `clean/` and no stage has put there."""
     known = {MANIFEST_NAME, *(name for split in SPLITS for name in clean_files(corpus, split))}
-    strangers = sorted(escaped(path.name) for path in corpus.clean.iterdir() if path.name not in known)
+    # Hidden ones are those of the system, of editors and of file servers.
+    strangers = sorted(
+        escaped(path.name) for path in corpus.clean.iterdir() if path.name not in known and path.name[0] != "."
+    )
     if strangers:
         shown = ", ".join(strangers[:_STRANGERS_SHOWN]) + (", ..." if len(strangers) > _STRANGERS_SHOWN else "")
         raise UserError(

@@ -21,8 +21,9 @@ from data_prep.raw.tables import num_row_groups
 from data_prep.terminal import escaped
 
 _WANTED = (
-    "text files (.txt), MediaWiki dumps, WikiExtractor output, JSON lines or parquet, plain, .gz, .bz2, .xz, .zst or "
-    "in .zip and .tar archives; unpack others, such as .7z and .rar"
+    "text files (.txt), MediaWiki dumps, WikiExtractor output, JSON lines or parquet (of another column than 'text': "
+    "?text=COLUMN), plain, .gz, .bz2, .xz, .zst or in .zip and .tar archives; unpack others, such as .7z and .rar, and "
+    "archives in archives"
 )
 
 
@@ -46,7 +47,8 @@ def files_below(source: Source, rank: int) -> tuple[list[RawFile], list[str]]:
             raise UserError(f"source {root} is neither a file nor a folder; write what it gives to a file first")
         found = list(_raw_files(root, source, rank, escaped(root.name)))
         if not any(isinstance(file, RawFile) for file in found):
-            inside = f" and holds nothing that is: {', '.join(map(str, found[:3]))}" if len(found) > 1 else ""
+            held = [str(name) for name in found if name != escaped(root.name)]
+            inside = f" and holds nothing that is: {', '.join(held[:3])}" if held else ""
             raise UserError(f"source {root} is of no known format{inside}; wanted are {_WANTED}; or say ?format=..")
         return [file for file in found if isinstance(file, RawFile)], [name for name in found if isinstance(name, str)]
     for path, refused in _walk(root):
@@ -118,7 +120,9 @@ def _raw_files(path: Path, source: Source, rank: int, name: str) -> Iterator[Raw
         place = f"{path}/{member}"
         return _raw_file(place, source, rank, f"{name}/{escaped(member)}", 0, peek(place, partial(BytesIO, head)))
 
+    is_empty = True
     for member in list_members(str(path), archive, compression, look):
+        is_empty = False
         shown = f"{name}/{escaped(member.name)}" if member.name else name
         if member.problem:
             yield _unusable(path / member.name, source, rank, shown, member.problem)
@@ -130,6 +134,8 @@ def _raw_files(path: Path, source: Source, rank: int, name: str) -> Iterator[Raw
         else:
             size = member.inside.size
             yield replace(member.seen, size=size, inside=member.inside, name=shown, path=f"{path}/{member.name}")
+    if is_empty:
+        yield name
 
 
 def _raw_file(

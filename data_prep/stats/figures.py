@@ -107,11 +107,17 @@ def gather(corpus: Corpus) -> Figures:
         corpus.root,
         _stages(corpus, clean, made, sets),
         clean,
-        {split: sum((corpus.clean / name).stat().st_size for name in clean_files(corpus, split)) for split in SPLITS},
+        {split: sum(_size_of(corpus.clean / name) for name in clean_files(corpus, split)) for split in SPLITS},
         made,
         sets,
         sample_lengths(corpus, clean, tokenizer),
     )
+
+
+def _size_of(path: Path) -> int:
+    if not path.is_file():
+        raise UserError(f"{path} is missing; run ingest again with --force")
+    return path.stat().st_size
 
 
 def sample_lengths(corpus: Corpus, clean: dict[str, Any], tokenizer: Tokenizer | None) -> LengthSample:

@@ -165,6 +165,21 @@ def test_bad_sources_and_fractions(tmp_path: Path, capsys: Output) -> None:
         assert "wanted a number between 0 and 1" in ingest(tmp_path / "one.txt", fraction)
 
 
+def test_empty_names_and_foreign_manifests(copy: Path, raw: Path, capsys: Output) -> None:
+    assert "the name of the corpus folder is empty" in failure(capsys, "ingest", "--source", raw, "--out", "")
+    line = failure(capsys, "ingest", "--source", raw, "--out", copy / "c", "--min-characters", "-1")
+    assert "--min-characters is -1, wanted 0 or more" in line
+    manifest = copy / "clean" / "manifest.json"
+    whole = manifest.read_text()
+    for content in ("{}", "[]", "{"):
+        manifest.write_text(content)
+        for command in ("stats", "verify"):
+            assert f"{manifest} is " in failure(capsys, command, "--corpus", copy)
+    manifest.write_text(whole)
+    next((copy / "clean").glob("val-*")).unlink()
+    assert "is missing" in failure(capsys, "stats", "--corpus", copy)
+
+
 def test_stages_out_of_order(tmp_path: Path, corpus: Path, capsys: Output) -> None:
     empty = tmp_path / "none"
     for argv in (["tokenizer", "--vocab-size", 200], ["shard", "--row-length", 32], ["verify"]):

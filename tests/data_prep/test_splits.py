@@ -138,6 +138,18 @@ def test_lines_of_many_documents_are_dropped_and_counted(tmp_path: Path, capsys:
     assert sum(NOTICE in document.text for split in SPLITS for document in kept[split]) == 41
 
 
+def test_texts_that_differ_in_such_lines_only_are_copies(tmp_path: Path) -> None:
+    other = "All rights are reserved by the publisher of this website."
+    bodies = [prose(number, 3) for number in range(30)]
+    both = [f"{NOTICE}\n{text}" for text in bodies] + [f"{text}\n{other}" for text in bodies]
+    source = write_jsonl(tmp_path / "d.jsonl", both)
+    found = ingest(source, tmp_path / "c", "--val-fraction", "0.3", "--dedup", "exact")
+    texts = [document.text for split in SPLITS for document in found[split]]
+    assert sorted(texts) == sorted(bodies)
+    tally = (read_manifest(tmp_path / "c" / "clean") or {})["results"]["tally"]
+    assert sum(tally["dropped"][rule]["documents"] for rule in tally["dropped"]) == 30
+
+
 def test_strangers_beside_the_clean_files_are_read_by_no_stage(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -78,10 +78,10 @@ def test_a_page_of_exactly_the_limit_is_whole() -> None:
 
 
 def test_memory_stays_bounded_on_a_stream_without_pages() -> None:
-    started = time.perf_counter()
+    started = time.process_time()
     endless = (b"<" * 65536 for _ in range(2000))
     assert [len(text) for _, text in iter_pages((block for block in [b"<page>", *endless]), limit=1 << 20)] == [1 << 20]
-    assert time.perf_counter() - started < 10
+    assert time.process_time() - started < 10
 
 
 def test_what_a_page_says() -> None:

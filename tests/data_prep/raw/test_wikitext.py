@@ -259,9 +259,9 @@ def test_broken_markup_never_takes_the_rest_of_the_page(wikitext: str, paragraph
 @pytest.mark.parametrize("mark", MARKUP)
 @pytest.mark.parametrize("tail", ["", "text " * 2000])
 def test_a_hundred_thousand_of_one_mark(mark: str, tail: str) -> None:
-    started = time.perf_counter()
+    started = time.process_time()
     check_text(mark * 100_000 + tail)
-    assert time.perf_counter() - started < 5
+    assert time.process_time() - started < 5
 
 
 @pytest.mark.parametrize(
@@ -270,10 +270,10 @@ def test_a_hundred_thousand_of_one_mark(mark: str, tail: str) -> None:
     + [("[[File:a|", "]]"), ("<div>", "</div>"), ("({{x}}", ")"), ("{{quote|", "}}"), ("<table>", "</table>")],
 )
 def test_deep_nesting_takes_time_in_proportion(start: str, stop: str) -> None:
-    started = time.perf_counter()
+    started = time.process_time()
     check_text(start * 50_000 + "word" + stop * 50_000)
     check_text(start * 40 + "word " * 20_000 + stop * 40)
-    assert time.perf_counter() - started < 10
+    assert time.process_time() - started < 10
 
 
 @pytest.mark.parametrize(
@@ -303,9 +303,9 @@ def test_deep_nesting_takes_time_in_proportion(start: str, stop: str) -> None:
     ],
 )
 def test_a_hundred_thousand_of_one_filling(frame: str, filling: str) -> None:
-    started = time.perf_counter()
+    started = time.process_time()
     check_text(frame % (filling * 100_000))
-    assert time.perf_counter() - started < 5
+    assert time.process_time() - started < 5
 
 
 @settings(deadline=None, max_examples=400)
