@@ -17,7 +17,7 @@ SAMPLE = Path(__file__).parents[3] / "data_prep" / "samples" / "emma.txt"
 @pytest.fixture(scope="module")
 def novel() -> list[str]:
     """The paragraphs of a novel, whose own file is hard-wrapped with blank lines."""
-    ((paragraphs, _),) = parse_books(SAMPLE.read_text(encoding="utf-8"))
+    ((paragraphs, *_),) = parse_books(SAMPLE.read_text(encoding="utf-8"))
     return paragraphs[100:400]
 
 
