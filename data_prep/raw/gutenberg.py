@@ -72,6 +72,8 @@ _LIST_LINES, _LIST_SHARE = 4, 0.7
 
 _ITALICS = re.compile(r"(?<!\w)_(?=[^\s_])([^_]{1,1000}+)(?<=\S)_(?!\w)")
 _LONE_MARK = re.compile(r"(?<!\w)_(?=[^\W_])|(?<=[a-zA-Z.,;:!?])_(?!\w)")
+# Of sums of money: 8_s_. 6_d_., and of ordinals: 4_th_.
+_UNIT = re.compile(r"(?<=[\d\u00bc-\u00be])_([a-zA-Z]{1,4}\.?)_(?!\w)")
 _BOLD = re.compile(r"(?<![\w=])=(?=[^\s=])([^=]{1,200}+)(?<=\S)=(?![\w=])")
 _RAISED = re.compile(r"\^\{([^{}\n]{1,20})\}")
 _LIGATURE = re.compile(r"\[(oe|ae)\]", re.IGNORECASE)
@@ -130,7 +132,7 @@ def without_additions(text: str) -> str:
 def plain(paragraph: str) -> str:
     """A paragraph without marks of italics, bold, raised letters and footnotes."""
     if "_" in paragraph:
-        paragraph = _ITALICS.sub(r"\1", paragraph)
+        paragraph = _UNIT.sub(r"\1", _ITALICS.sub(r"\1", paragraph))
     if "_" in paragraph:
         paragraph = _LONE_MARK.sub("", paragraph)
     if "=" in paragraph:

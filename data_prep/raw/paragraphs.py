@@ -24,11 +24,26 @@ _SENTENCE_END = re.compile(
 )
 _LONGEST_END = 5
 _BLANK_LINES = re.compile(r"\n\s*\n")
-_SPACE_AROUND = re.compile(r"\s\n|\n\s")
-# A word that goes on with the next line: colour-/sergeant, half-/past, 1914-/18, night--/day. In "two- and threefold",
-# "Hin- und Rückfahrt" the hyphen stands for a part of a word, which the blank keeps apart.
+# Patterns that begin with the line break are found at the speed of a search for it.
+_SPACE_AROUND = re.compile(r"\n(?:(?=\s)|(?<=\s\n))")
+# A word that goes on with the next line: colour-/sergeant, half-/past, bread-/and-butter, 1914-/18, night--/day. In
+# "two- and threefold", "Hin- und Rückfahrt" the hyphen stands for a part of a word, which the blank keeps apart.
 _BROKEN = re.compile(
-    r"(?<=\w)(?:(--+|\u2014)\n|([-\u2010])\n(?!(?:and|or|to|nor|und|oder|bis|et|ou|en|of|och|og)\b))(?=\w)"
+    r"(?<=\S)(--+|[\u2013\u2014])\n(?=[^\W_]|[\"'\u2018\u201c(_])"
+    r"|(?<=\w)([-\u2010\u2011])\n(?!(?:and|or|to|nor|und|oder|bis|et|ou|en|of|och|og)\b(?!-))(?=\w)"
+)
+# A dash that begins a line, but does not begin what somebody says.
+_BROKEN_BEFORE = re.compile(r"\n(?<=[\w,;]\n)(?=(?:--+|\u2014)[^\s\u2014-])")
+_DASH_AT_END = re.compile(r"\n(?<=[-\u2010\u2011\u2013\u2014]\n)")
+_SOFT_HYPHEN = re.compile(r"\u00ad(?:\n(?=\w))?")
+# Scripts that have no blanks between words: Thai, Lao, Burmese, Khmer, Chinese, Japanese; and quotes beside them.
+_UNSPACED = (
+    r"\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u2e80-\u30ff\u3400-\u9fff\uf900-\ufaff\ufe30-\ufe4f\uff00-\uff60"
+    r"\U00020000-\U0003ffff"
+)
+_QUOTES = r"\u2018-\u201d\u2026"
+_WITHOUT_BLANK = re.compile(
+    rf"\n(?![\0-\u0dff])(?:(?<=[{_UNSPACED}]\n)(?=[{_UNSPACED}{_QUOTES}])|(?<=[{_QUOTES}]\n)(?=[{_UNSPACED}]))"
 )
 
 
@@ -40,7 +55,7 @@ def paragraphs_of(text: str, left_out: Callable[[str], bool] = lambda _: False) 
     lines = text.split("\n")
     if is_wrapped(lines):
         return [paragraph for block in blocks(text) if not left_out(block) for paragraph in _unwrapped(block)]
-    return [paragraph for line in lines if (paragraph := line.strip())]
+    return [paragraph for line in lines if (paragraph := line.replace("\u00ad", "").strip())]
 
 
 def is_wrapped(lines: Sequence[str]) -> bool:
@@ -64,12 +79,22 @@ def blocks(text: str) -> list[str]:
 
 
 def joined(block: str) -> str:
-    """Hard-wrapped lines as one: with a blank between them, none behind a hyphen or dash that ends a line."""
+    """Hard-wrapped lines as one: with a blank between them, none at a hyphen or dash, nor in scripts without blanks."""
     if _SPACE_AROUND.search(block):
         block = "\n".join(map(str.strip, block.split("\n")))
-    if "-\n" in block or "\u2014\n" in block or "\u2010\n" in block:
-        block = _BROKEN.sub(r"\1\2", block)
+    if "-\n" in block or not block.isascii():
+        block = _joined_words(block)
+    if "\n-" in block or "\n\u2014" in block:
+        block = _BROKEN_BEFORE.sub("", block)
     return block.strip().replace("\n", " ")
+
+
+def _joined_words(block: str) -> str:
+    if "\u00ad" in block:
+        block = _SOFT_HYPHEN.sub("", block)
+    if _DASH_AT_END.search(block):
+        block = _BROKEN.sub(r"\1\2", block)
+    return _WITHOUT_BLANK.sub("", block)
 
 
 def _unwrapped(block: str) -> Iterator[str]:

@@ -82,6 +82,7 @@ def test_a_bracket_that_never_closes_takes_nothing_along() -> None:
         ("It was _very_ cold, _he said_.", "It was very cold, he said."),
         ("_The Times_, in italics", "The Times, in italics"),
         ("an italic _that never ends", "an italic that never ends"),
+        ("8_s_., 2_s_. 6\u00bd_d._ and 100,000_l_. on the 4_th_", "8s., 2s. 6\u00bdd. and 100,000l. on the 4th"),
         ("some_file_name and __init__", "some_file_name and __init__"),
         ("=Bold= words, but a = b = c", "Bold words, but a = b = c"),
         ("the 4^{th} of May", "the 4th of May"),

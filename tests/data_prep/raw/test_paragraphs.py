@@ -70,6 +70,23 @@ def test_sentences_a_line_are_paragraphs() -> None:
         (["he stopped --", "and went"], "he stopped -- and went"),
         (["half-", "\u201cpast\u201d"], "half- \u201cpast\u201d"),
         (["a well\u2010", "known man"], "a well\u2010known man"),
+        (["a matter-", "of-fact man-", "of-war"], "a matter-of-fact man-of-war"),
+        (["up-", "to-date bread-", "and-butter"], "up-to-date bread-and-butter"),
+        (["an exam\u00ad", "ple of hy\u00adphens"], "an example of hyphens"),
+        (["in 1914\u2013", "18 a well\u2011", "known"], "in 1914\u201318 a well\u2011known"),
+        (["said,--", "\u201cwe have"], "said,--\u201cwe have"),
+        (["he was late", "--it was night--", '"Oh!"'], 'he was late--it was night--"Oh!"'),
+        (["he was late", "\u2014it was"], "he was late\u2014it was"),
+        (["he was late", "-- it was"], "he was late -- it was"),
+        (["Il rit.", "\u2014Bonjour, dit-il"], "Il rit. \u2014Bonjour, dit-il"),
+        (["\u8a71\u8aaa\u5929\u4e0b\uff0c", "\u5206\u722d"], "\u8a71\u8aaa\u5929\u4e0b\uff0c\u5206\u722d"),
+        (["\u5206\u722d", "\u201c\u5427\u201d", "\u4e0b"], "\u5206\u722d\u201c\u5427\u201d\u4e0b"),
+        (["\u304b\u306a", "\u30ab\u30ca"], "\u304b\u306a\u30ab\u30ca"),
+        (["\u0e44\u0e17\u0e22", "\u0e04\u0e33"], "\u0e44\u0e17\u0e22\u0e04\u0e33"),
+        (["\u1780\u1781", "\u1782"], "\u1780\u1781\u1782"),
+        (["\u1000\u1001", "\u1002"], "\u1000\u1001\u1002"),
+        (["\ud55c\uad6d\uc5b4", "\uae00"], "\ud55c\uad6d\uc5b4 \uae00"),
+        (["\u5206\u722d in", "\u5206"], "\u5206\u722d in \u5206"),
         (["- one", "- two -", "three"], "- one - two - three"),
     ],
 )
@@ -82,6 +99,11 @@ def test_words_that_go_on_with_the_next_line(lines: list[str], joined: str) -> N
 def test_no_letter_is_lost_whatever_the_layout(texts: list[str]) -> None:
     lines = "\n".join(texts).split("\n")
     assert "".join("".join(paragraphs_of_lines(lines)).split()) == "".join("".join(lines).split())
+
+
+def test_soft_hyphens_go_from_lines_that_are_paragraphs() -> None:
+    lines = [f"This is sen\u00adtence number {number} of the text." for number in range(30)]
+    assert paragraphs_of_lines(lines)[7] == "This is sentence number 7 of the text."
 
 
 ARTICLE = "A river is a body of water that flows downhill. " * 20
