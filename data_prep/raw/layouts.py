@@ -11,6 +11,7 @@ from typing import Literal
 import numpy as np
 
 from data_prep.raw.paragraphs import blocks
+from data_prep.sentence_ends import CLOSERS, ENDS, OTHER_ENDS
 
 Layout = Literal["book", "articles", "sentences"]
 
@@ -21,7 +22,7 @@ _LONG_LINE, _MANY_LINES = 200, 20
 _SENTENCES_A_LINE, _LINES_A_DOCUMENT = 2, 3
 _MOST = 0.8
 _GUTENBERG = re.compile("PROJECT GUTENBERG", re.IGNORECASE)
-_SENTENCE_END = re.compile(r"[.!?\u2026\u3002\uff01\uff1f\u0964\u06d4\u061f][\"'\u201d\u2019\u00bb)\]]{0,3}(?=\s|$)")
+_SENTENCE_END = re.compile(rf"[{ENDS}]++[{CLOSERS}]{{0,3}}(?=\s|$)|[{OTHER_ENDS}]++[{CLOSERS}]{{0,3}}")
 _LINE_END = re.compile(r"\r\n|\r|\n")
 
 

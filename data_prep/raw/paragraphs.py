@@ -10,6 +10,8 @@ from itertools import pairwise
 
 import numpy as np
 
+from data_prep.sentence_ends import CLOSERS, ENDS
+
 # Nobody wraps lines wider than this.
 _WIDEST_WRAPPED = 200
 # So few lines of a common width tell nothing else.
@@ -19,9 +21,7 @@ _ENDS_OF_WRAPPED = 0.6
 # Blocks beyond this have paragraphs of their own, marked otherwise than by blank lines.
 _LARGE_BLOCK = 5_000
 _LAST_LINE = 0.8
-_SENTENCE_END = re.compile(
-    r"[.!?:;\u2026\u3002\uff01\uff1f\u0964\u06d4\u061f][\"'\u201d\u2019\u00bb\u300d\u300f)\]_*]{0,4}+$"
-)
+_SENTENCE_END = re.compile(rf"[{ENDS}:;][{CLOSERS}_*]{{0,4}}+$")
 _LONGEST_END = 5
 _BLANK_LINES = re.compile(r"\n\s*\n")
 # Patterns that begin with the line break are found at the speed of a search for it.

@@ -57,6 +57,13 @@ def test_sentences_a_line_are_paragraphs() -> None:
     assert paragraphs_of_lines(lines) == lines
 
 
+@pytest.mark.parametrize("end", list("\u0589\u104b\u17d4\u1362\u0965\u0f0d\u06d4\u061f\u3002\uff01"))
+def test_sentences_of_every_script_end(end: str) -> None:
+    lines = [f"word word word {number} word{end}" for number in range(30)]
+    assert paragraphs_of_lines(lines) == lines
+    assert layout_of("\n\n".join(["\n".join(lines[:6])] * 5)) == "sentences"
+
+
 @pytest.mark.parametrize(
     ("lines", "joined"),
     [
