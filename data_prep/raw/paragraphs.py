@@ -16,10 +16,17 @@ from data_prep.sentence_ends import CLOSERS, ENDS
 _WIDEST_WRAPPED = 200
 # So few lines of a common width tell nothing else.
 _FEW_LINES, _LINES_LOOKED_AT = 8, 2_000
+# That many lines, all of them sentences, are no accident.
+_FEW_SENTENCES = 2
 # Of inner lines of hard-wrapped prose 5 to 35 % end a sentence; of texts with a sentence or paragraph a line, most.
 _ENDS_OF_WRAPPED = 0.6
-# Blocks beyond this have paragraphs of their own, marked otherwise than by blank lines.
-_LARGE_BLOCK = 5_000
+# Blocks beyond this have paragraphs of their own, marked otherwise than by blank lines, and so have the blocks of files
+# with so few of them.
+_LARGE_BLOCK, _LINES_OF_LARGE_BLOCKS = 5_000, 40
+# So many of the indented lines inside blocks stand alone where they begin paragraphs; in verse and quotations few do.
+_ALONE = 0.5
+_INDENTED = re.compile(r"\n(?<=[^\n]\n)[ \t\u3000]+(?=\S)")
+_TWO_INDENTED = re.compile(r"\n(?<=[^\n]\n)[ \t\u3000]+\S.*\n[ \t\u3000]+(?=\S)")
 _LAST_LINE = 0.8
 _SENTENCE_END = re.compile(rf"[{ENDS}:;][{CLOSERS}_*]{{0,4}}+$")
 _LONGEST_END = 5
@@ -54,7 +61,10 @@ def paragraphs_of(text: str, left_out: Callable[[str], bool] = lambda _: False) 
     """
     lines = text.split("\n")
     if is_wrapped(lines):
-        return [paragraph for block in blocks(text) if not left_out(block) for paragraph in _unwrapped(block)]
+        found = blocks(text)
+        has_few = len(lines) >= _FEW_LINES and len(lines) >= _LINES_OF_LARGE_BLOCKS * (len(found) - 1)
+        largest = 0 if has_few or _has_indents(text, len(found)) else _LARGE_BLOCK
+        return [paragraph for block in found if not left_out(block) for paragraph in _unwrapped(block, largest)]
     return [paragraph for line in lines if (paragraph := line.replace("\u00ad", "").strip())]
 
 
@@ -64,7 +74,8 @@ def is_wrapped(lines: Sequence[str]) -> bool:
     pairs = zip(lines[:-1:step], lines[1::step], strict=True) if len(lines) > 1 else ()
     inner = [line.rstrip() for line, following in pairs if line.strip() and following.strip()]
     if len(inner) < _FEW_LINES:
-        return max(map(len, inner), default=0) <= _WIDEST_WRAPPED
+        are_sentences = len(inner) >= _FEW_SENTENCES and all(map(_is_sentence, inner))
+        return not are_sentences and max(map(len, inner), default=0) <= _WIDEST_WRAPPED
     lengths = np.fromiter(map(len, inner), np.int64, len(inner))
     width = int(np.percentile(lengths, 90))
     if width > _WIDEST_WRAPPED:
@@ -97,8 +108,16 @@ def _joined_words(block: str) -> str:
     return _WITHOUT_BLANK.sub("", block)
 
 
-def _unwrapped(block: str) -> Iterator[str]:
-    if len(block) <= _LARGE_BLOCK:
+def _has_indents(text: str, num_blocks: int) -> bool:
+    """Whether the paragraphs of a text begin with an indent: more do than with a blank line, a minority of lines."""
+    indented = len(_INDENTED.findall(text))
+    if indented < max(num_blocks, 2) or 2 * indented > text.count("\n"):
+        return False
+    return len(_TWO_INDENTED.findall(text)) <= (1 - _ALONE) * indented
+
+
+def _unwrapped(block: str, largest: int) -> Iterator[str]:
+    if len(block) <= largest:
         yield joined(block)
         return
     lines = block.strip("\n").split("\n")
@@ -125,3 +144,7 @@ def _behind_short_lines(block: Sequence[str]) -> list[int]:
 
 def _ends_sentence(line: str) -> bool:
     return _SENTENCE_END.search(line[-_LONGEST_END:]) is not None
+
+
+def _is_sentence(line: str) -> bool:
+    return _ends_sentence(line) and line[-1] not in ":;"

@@ -140,7 +140,7 @@ def test_notes_on_the_file_in_front_go() -> None:
     note = ["Note: Project Gutenberg also has an HTML version of this", "      file (http://www.gutenberg.net/1.htm)"]
     assert parse_book([START, "", "E-text prepared by A. B.", "", *note, "", "I", "", "A.", END])[0] == ["I", "A."]
     notes = [" \u25cf Transcriber\u2019s Notes:", "    \u25cb Commas were mended."]
-    assert parse_book([*PROSE * 9, "", *notes])[0] == [" ".join(PROSE * 9)]
+    assert parse_book([*PROSE * 9, "", *notes])[0] == [" ".join(PROSE)] * 9
 
 
 def test_page_numbers_in_braces_go() -> None:

@@ -51,6 +51,34 @@ def test_wrapped_without_any_mark_is_cut_where_a_line_is_short(novel: list[str])
     assert set(found) & set(novel)
 
 
+def test_indents_part_paragraphs_of_short_chapters_where_the_whole_file_has_them(novel: list[str]) -> None:
+    long = [paragraph for paragraph in novel if len(paragraph) > 300][:24]
+    chapters = [long[:8], long[8:16], long[16:]]
+    lines, wanted = [], []
+    for number, chapter in enumerate(chapters, 1):
+        lines += [f"CHAPTER {number}", "", *(line for text in chapter for line in wrapped(text, "    ")), ""]
+        wanted += [f"CHAPTER {number}", *chapter]
+    assert paragraphs_of_lines(lines) == wanted
+
+
+def test_verse_and_letters_between_paragraphs_stay_whole(novel: list[str]) -> None:
+    verse = ["Tyger Tyger, burning bright,", "  In the forests of the night;", "What immortal hand or eye,",
+             "  Could frame thy symmetry?", "    In what distant deeps"]  # fmt: skip
+    lines = [line for paragraph in novel[:40] for line in [*wrapped(paragraph), "", *verse, ""]]
+    assert paragraphs_of_lines(lines)[1::2] == [" ".join(map(str.strip, verse))] * 40
+
+
+def test_short_texts_without_blank_lines(novel: list[str]) -> None:
+    ends_short = [text for text in novel if len(text) > 200 and len(wrapped(text)[-1]) < 50][:4]
+    assert paragraphs_of_lines([line for text in ends_short for line in wrapped(text)])[0].startswith(
+        ends_short[0][:72]
+    )
+    sentences = [f"The {word} notice is that the library will be closed on Monday for repairs to the roof."
+                 for word in ("first", "second", "third", "last")]  # fmt: skip
+    assert paragraphs_of_lines(sentences) == sentences
+    assert paragraphs_of_lines(wrapped(novel[0])[:3]) == [" ".join(wrapped(novel[0])[:3])]
+
+
 def test_sentences_a_line_are_paragraphs() -> None:
     lines = [f"This is sentence number {number} of the text." for number in range(30)]
     assert not is_wrapped(lines)
