@@ -70,9 +70,7 @@ def test_verse_and_letters_between_paragraphs_stay_whole(novel: list[str]) -> No
 
 def test_short_texts_without_blank_lines(novel: list[str]) -> None:
     ends_short = [text for text in novel if len(text) > 200 and len(wrapped(text)[-1]) < 50][:4]
-    assert paragraphs_of_lines([line for text in ends_short for line in wrapped(text)])[0].startswith(
-        ends_short[0][:72]
-    )
+    assert paragraphs_of_lines([line for text in ends_short for line in wrapped(text)]) == ends_short
     sentences = [f"The {word} notice is that the library will be closed on Monday for repairs to the roof."
                  for word in ("first", "second", "third", "last")]  # fmt: skip
     assert paragraphs_of_lines(sentences) == sentences
@@ -163,9 +161,23 @@ def test_a_stanza_is_no_document() -> None:
 
 
 def test_long_lines_without_blank_ones_are_hinted_at(novel: list[str]) -> None:
-    assert "format=articles" in hint_of("\n".join(["word " * 60 + "."] * 30))
-    assert hint_of("\n\n".join(novel)) == ""
-    assert hint_of("\n".join(["short line."] * 30)) == ""
+    assert "format=articles" in hint_of("\n".join(["word " * 60 + "."] * 30), "book")
+    assert hint_of("\n\n".join(novel), "book") == ""
+    assert hint_of("\n".join(["short line."] * 30), "book") == ""
+
+
+def test_what_may_be_a_book_or_articles_is_said_to_be_taken_for_one() -> None:
+    essay = "\n".join(["The Long Novel", *["word " * 120 + "."] * 30])
+    assert layout_of(essay) == "book"
+    assert "format=articles" in hint_of(essay, "book")
+    articles = "\n".join([ARTICLE] * 30)
+    assert layout_of(articles) == "articles"
+    assert "taken for an article a line" in hint_of(articles, "articles")
+    assert hint_of("\n".join([ARTICLE * 3] * 30), "articles") == ""
+    apart = "\n\n".join([ARTICLE] * 30)
+    assert layout_of(apart) == "book"
+    assert "format=articles" in hint_of(apart, "book")
+    assert hint_of("The Project Gutenberg EBook\n\n" + apart, "book") == ""
 
 
 def test_blank_lines_are_seen() -> None:
