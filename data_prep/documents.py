@@ -20,16 +20,14 @@ from typing import Literal
 import zstandard
 
 from data_prep.manifest import UserError, read_manifest, whole_file
+from data_prep.sentence_ends import CLOSERS, ENDS, OTHER_ENDS
 
 Split = Literal["train", "val"]
 SPLITS: tuple[Split, ...] = ("train", "val")
 SECTION_CHARACTERS = 5_000
 _ZSTD_LEVEL = 6
 # Behind a sentence: white space, or a full stop of a script that has none.
-_SENTENCE_END = re.compile(
-    r"[.!?\u2026\u061f\u06d4][\"'\u201d\u2019\u00bb)\]]{0,3} "
-    r"|[\u3002\uff01\uff1f\u0964][\"\u201d\u2019\u300d\u300f\uff09]{0,3}"
-)
+_SENTENCE_END = re.compile(rf"[{ENDS}][{CLOSERS}]{{0,3}} |[{OTHER_ENDS}]++[{CLOSERS}]{{0,3}}")
 
 
 @dataclass(frozen=True)

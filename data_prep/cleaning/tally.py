@@ -43,6 +43,7 @@ DROPS = {
 }
 EDITS = {
     "boilerplate_stripped": "books with Project Gutenberg boilerplate cut off",
+    "additions_dropped": "captions, notes and lists of books left out (characters)",
     "templates_cut": "templates nobody knows cut out in the middle of a sentence",
     "markup_dropped": "documents out of which tags or other remains of markup were taken",
     "headings_dropped": "headings of extracted articles left out",

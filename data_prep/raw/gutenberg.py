@@ -22,23 +22,30 @@ _LONGEST_START_LINES = 4
 _LICENCE_LINES = 1_000
 
 _CREDITS = re.compile(
-    r"\[?(?:This )?(?:E-?text |E-?book )?(?:was )?(?:Produced|Prepared|Transcribed) (?:by|from)\b", re.I
-)
-_CREDIT_PARAGRAPHS = 3
+    r"\[?(?:This )?(?:E-?text |E-?book )?(?:was )?(?:Produced|Prepared|Transcribed) (?:by|from)\b"
+    r"|\[?Note: +(?:The )?(?:Project Gutenberg|Images of the original|Many of the images|Illustrations for)\b", re.I
+)  # fmt: skip
+_CREDIT_PARAGRAPHS = 4
 
 _INSIDE = r"(?:[^\[\]]++|\[[^\[\]]*+\])*+"
 _PICTURES = (
-    "illustrations?|illustrated|frontispiece|pictures?|photographs?|plate|portrait|images?|map|decorat[a-z]+|ornament"
-    r"|tailpiece|headpiece|blank page|music(?:al notation)?|sidenote|editor's illustration|page \d+|pg \d+|p\. \d+"
+    "illustrated|pictures?|photographs?|plate|portrait|images?|map|decorat[a-z]+|ornament|tailpiece|headpiece"
+    r"|blank page|music(?:al notation)?|page \d+|pg \d+|p\. \d+"
 )
-_PICTURE = re.compile(rf"\[ *(?:{_PICTURES})\b{_INSIDE}\]", re.IGNORECASE)
-_PAGE_NUMBER = re.compile(r"\{(?:p\. ?)?\d{1,4}\}")
+# Words that a sentence in brackets may begin with, too, are captions before a colon or alone in a paragraph.
+_PICTURE = re.compile(
+    rf"\[ *(?:(?:illustrations?|frontispiece|sidenote|editor's illustration)\b|(?:{_PICTURES}) *(?=[:.\]])"
+    rf"|(?P<caption>{_PICTURES})\b){_INSIDE}\]",
+    re.IGNORECASE,
+)
+_LONGEST_INDENT = 80
+_PAGE_NUMBER = re.compile(r"\{(?:p\. ?)?\d{1,4}[a-z]?\}")
 _BRACKETED_NOTE = re.compile(
     rf"\[[\s*_]*+(?:Original\s+)?Transcri(?:ber['\u2019]?s?|ption)\b{_INSIDE}\]", re.IGNORECASE
 )
 _LONGEST_BRACKET = 6_000
 _NOTE = re.compile(
-    r"[\s|\[*_=+-]*+(?:original )?(?:e-?text )?transcriber['\u2019]?s?['\u2019]? (?:end)?notes?\b"
+    r"[\s|\[*_=+\u2022\u25cf-]*+(?:original )?(?:e-?text )?transcriber['\u2019]?s?['\u2019]? (?:end)?notes?\b"
     r"|\s*+(?:typographical )?err(?:ors|ata)\b.{0,30}\bby (?:the )?(?:e-?text )?transcriber",
     re.IGNORECASE,
 )
@@ -52,14 +59,21 @@ _CHAPTER = re.compile(
     r"\s*+(?:chapter|chap\.|book|part|volume|vol\.|canto|act|scene|section|letter|appendix|no\.)\s*+[ivxlcdm\d]++\b",
     re.IGNORECASE,
 )
+# Years are no pages.
+_NUMBER = r"(?!(?:1\d|20)\d\d(?!\d))\d{1,4}"
 _PAGE = re.compile(
-    r"(?:[.\s]{2}|[,.]) ?(?:\d{1,4}|[ivxlc]{1,7})(?:[,-] ?\d{1,4})*+$|^\s*+[IVXLCDM]{1,8}\. .*\s\d{1,4}$"
+    rf"(?:(?P<gap>[.\s]{{2}})|[,.]) ?(?:(?P<page>{_NUMBER})|[ivxlc]{{1,7}})(?:[,-] ?{_NUMBER})*+$"
+    rf"|^\s*+[IVXLCDM]{{1,8}}\. .*\s{_NUMBER}$"
 )
+_SENTENCE = re.compile(r"(?:\S+\s+){6}.*[.!?][\"'\u201d\u2019)]*$")
+_TITLED = re.compile(r"\s*+(?:chapter|chap\.|book|part|volume|vol\.|canto|act|scene|appendix)\b", re.IGNORECASE)
 _BEFORE_LAST_OF_PAGES = frozenset("0123456789ivxlc .")
 _LIST_LINES, _LIST_SHARE = 4, 0.7
 
 _ITALICS = re.compile(r"(?<!\w)_(?=[^\s_])([^_]{1,1000}+)(?<=\S)_(?!\w)")
 _LONE_MARK = re.compile(r"(?<!\w)_(?=[^\W_])|(?<=[a-zA-Z.,;:!?])_(?!\w)")
+# Of sums of money: 8_s_. 6_d_., and of ordinals: 4_th_.
+_UNIT = re.compile(r"(?<=[\d\u00bc-\u00be])_([a-zA-Z]{1,4}\.?)_(?!\w)")
 _BOLD = re.compile(r"(?<![\w=])=(?=[^\s=])([^=]{1,200}+)(?<=\S)=(?![\w=])")
 _RAISED = re.compile(r"\^\{([^{}\n]{1,20})\}")
 _LIGATURE = re.compile(r"\[(oe|ae)\]", re.IGNORECASE)
@@ -109,7 +123,7 @@ def without_additions(text: str) -> str:
     if has_notes:
         text = _BRACKETED_NOTE.sub(_unless_long, text)
     if "[" in text:
-        text = _PICTURE.sub(_unless_long, text)
+        text = _PICTURE.sub(_unless_said, text)
     if "{" in text:
         text = _PAGE_NUMBER.sub("", text)
     return "\n".join(_without_notes(text.split("\n"))) if has_notes else text
@@ -118,7 +132,7 @@ def without_additions(text: str) -> str:
 def plain(paragraph: str) -> str:
     """A paragraph without marks of italics, bold, raised letters and footnotes."""
     if "_" in paragraph:
-        paragraph = _ITALICS.sub(r"\1", paragraph)
+        paragraph = _UNIT.sub(r"\1", _ITALICS.sub(r"\1", paragraph))
     if "_" in paragraph:
         paragraph = _LONE_MARK.sub("", paragraph)
     if "=" in paragraph:
@@ -141,6 +155,17 @@ def without_credits(paragraphs: list[str]) -> list[str]:
 def _unless_long(match: re.Match[str]) -> str:
     """Nothing in its place, unless it is so long that its bracket belongs to something else."""
     return "" if len(match[0]) <= _LONGEST_BRACKET else match[0]
+
+
+def _unless_said(match: re.Match[str]) -> str:
+    """Nothing in its place, unless it is long, or a caption that may be part of a sentence: no paragraph of its own."""
+    if match["caption"]:
+        before = match.string[max(0, match.start() - _LONGEST_INDENT) : match.start()].rstrip(" \t")
+        after = match.string[match.end() : match.end() + _LONGEST_INDENT].lstrip(" \t")
+        begins = match.start() == 0 or before.endswith(("\n\n", "]\n"))
+        if not begins or after[:1] not in ("", "\n") or (after[1:2].strip() not in ("", "[")):
+            return match[0]
+    return _unless_long(match)
 
 
 def _without_notes(lines: list[str]) -> list[str]:
@@ -173,20 +198,36 @@ def _behind_note(lines: Sequence[str], start: int) -> int:
     return gap
 
 
-def is_list(block: str) -> bool:
-    """Whether a block of lines is one of chapters or pages: contents, or an index."""
+def is_list(block: str, is_marked: bool = False) -> bool:
+    """Whether a block of lines is one of chapters or pages: contents, or an index.
+
+    In files without Gutenberg's markers, `is_marked`, titles are no sentences, and pages that stand right behind the
+    text rise, or its lines are in the order of the alphabet.
+    """
     most = (1 - _LIST_SHARE) * (block.count("\n") + 1)
     if most < (1 - _LIST_SHARE) * _LIST_LINES:
         return False
     others = 0
-    for line in block.split("\n"):
-        others += not _is_listed(line.rstrip())
+    lines = block.split("\n")
+    for line in lines:
+        others += not _is_listed(line.rstrip(), is_marked)
         if others > most:
             return False
-    return True
+    return is_marked or _is_in_order(lines)
 
 
-def _is_listed(line: str) -> bool:
+def _is_listed(line: str, is_marked: bool) -> bool:
     """Whether a line names a chapter, or ends with the number of a page."""
     may_be_page = line[-1:].isdigit() or (line[-1:] in "ivxlc" and line[-2:-1] in _BEFORE_LAST_OF_PAGES)
-    return (may_be_page and _PAGE.search(line) is not None) or _CHAPTER.match(line) is not None
+    if may_be_page and _PAGE.search(line) is not None:
+        return True
+    return _CHAPTER.match(line) is not None and (
+        _SENTENCE.match(line) is None or (is_marked and _TITLED.match(line) is not None)
+    )
+
+
+def _is_in_order(lines: Sequence[str]) -> bool:
+    found = [page for line in lines if (page := _PAGE.search(line.rstrip())) and page["page"] and not page["gap"]]
+    pages = [int(page["page"]) for page in found]
+    names = [page.string.strip().lower() for page in found]
+    return not pages or (pages == sorted(pages) and pages[0] < pages[-1]) or names == sorted(names)

@@ -5,23 +5,37 @@ Only what is plain is told apart from a book. Knows nothing of files.
 """
 
 import re
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Literal
 
 import numpy as np
 
 from data_prep.raw.paragraphs import blocks
+from data_prep.sentence_ends import CLOSERS, ENDS, OTHER_ENDS
 
 Layout = Literal["book", "articles", "sentences"]
 
 _FEW_LINES = 5
-# Nearly every line of articles is longer than the paragraphs of a book are, dialogue and headings included.
-_ARTICLE, _SHORT_ARTICLE = 500, 250
+# Nearly every line of articles is longer than the paragraphs of a book are, dialogue and headings included. Lines below
+# the length of most articles may also be the paragraphs of an essay.
+_ARTICLE, _SHORT_ARTICLE, _SURE_ARTICLE = 800, 250, 2_000
+# Lines of a file with blank ones that are long for paragraphs.
+_LONG_PARAGRAPH = 500
 _LONG_LINE, _MANY_LINES = 200, 20
 _SENTENCES_A_LINE, _LINES_A_DOCUMENT = 2, 3
 _MOST = 0.8
 _GUTENBERG = re.compile("PROJECT GUTENBERG", re.IGNORECASE)
-_SENTENCE_END = re.compile(r"[.!?\u2026\u3002\uff01\uff1f\u0964\u06d4\u061f][\"'\u201d\u2019\u00bb)\]]{0,3}(?=\s|$)")
+_SENTENCE_END = re.compile(rf"[{ENDS}]++[{CLOSERS}]{{0,3}}(?=\s|$)|[{OTHER_ENDS}]++[{CLOSERS}]{{0,3}}")
+_ARTICLES = (
+    "no line is blank and most are long: taken for one book with a paragraph a line; if every line is an article, "
+    "name it with ?format=articles"
+)
+_ARTICLES_APART = (
+    "every line is long and has a blank one behind it: taken for one book with a paragraph a line; if every line is an "
+    "article, name it with ?format=articles"
+)
+_ONE_BOOK = "taken for an article a line; if it is one book with a paragraph a line, name it with ?format=book"
 _LINE_END = re.compile(r"\r\n|\r|\n")
 
 
@@ -33,8 +47,7 @@ def layout_of(start: str) -> Layout:
         return "book"
     lengths = [len(line) for line in texts]
     if not _has_blank_lines(lines):
-        few, middle = np.percentile(lengths, [10, 50])
-        return "articles" if few >= _SHORT_ARTICLE and middle >= _ARTICLE else "book"
+        return "articles" if _are_long(lengths, _ARTICLE) else "book"
     inner = [line for line, following in pairwise(lines) if line.strip() and following.strip()]
     ends = [_SENTENCE_END.findall(line.rstrip()) for line in inner]
     is_sentence = [0 < len(found) <= _SENTENCES_A_LINE and line.rstrip().endswith(found[-1])
@@ -48,16 +61,23 @@ def has_blank_lines(start: str) -> bool:
     return _has_blank_lines(_whole_lines(start))
 
 
-def hint_of(start: str) -> str:
-    """What to say of a file that is taken for a book although its lines may be something else; "" where nothing is."""
+def hint_of(start: str, layout: Layout) -> str:
+    """What to say of a file that is taken for a book or articles, whose lines may be something else; "" where nothing
+    is."""
     lines = _whole_lines(start)
-    texts = [line for line in lines if line.strip()]
-    if len(texts) < _MANY_LINES or _has_blank_lines(lines) or np.median([len(line) for line in texts]) < _LONG_LINE:
+    lengths = [len(line) for line in lines if line.strip()]
+    if layout == "articles":
+        return "" if np.median(lengths) >= _SURE_ARTICLE else _ONE_BOOK
+    if layout != "book" or _GUTENBERG.search(start):
         return ""
-    return (
-        "no line is blank and most are long: taken for one book with a paragraph a line; if every line is an article, "
-        "name it with ?format=articles"
-    )
+    if not _has_blank_lines(lines):
+        return _ARTICLES if len(lengths) >= _MANY_LINES and np.median(lengths) >= _LONG_LINE else ""
+    are_apart = len(lengths) >= _FEW_LINES and len(blocks("\n".join(lines))) == len(lengths)
+    return _ARTICLES_APART if are_apart and _are_long(lengths, _LONG_PARAGRAPH) else ""
+
+
+def _are_long(lengths: Sequence[int], middle: int) -> bool:
+    return bool(np.all(np.percentile(lengths, [10, 50]) >= [_SHORT_ARTICLE, middle]))
 
 
 def _whole_lines(start: str) -> list[str]:

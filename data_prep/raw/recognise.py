@@ -72,7 +72,7 @@ def format_of(name: str, start: bytes, readable: bool, wanted: Format | None, te
 
 def hint(kind: Format, start: bytes) -> str:
     """What to say of a file of this format, where it may be something else; "" where there is nothing to say."""
-    return hint_of(_decoded(start)) if kind == "book" else ""
+    return hint_of(_decoded(start), kind) if kind in ("book", "articles") else ""
 
 
 def _decoded(start: bytes) -> str:

@@ -29,9 +29,10 @@ def read_books(span: Span, complain: Complain, progress: SpanProgress) -> Iterat
     # Nobody to complain to: a book with a hole is none.
     stream = Stream(file.path, file.compression, progress=progress.at, opened=file.opened)
     books = chain.from_iterable(map(parse_books, read_texts(stream, VOLUME_BYTES)))
-    for number, (paragraphs, stripped) in enumerate(books, 1):
+    for number, (paragraphs, stripped, left_out) in enumerate(books, 1):
         name = identifier if number == 1 else f"{identifier}#{number}"
-        yield RawDocument(file.source, file.rank, "book", name, paragraphs, stripped)
+        edits = {"additions_dropped": left_out} if left_out else {}
+        yield RawDocument(file.source, file.rank, "book", name, paragraphs, stripped, edits=edits)
 
 
 def read_articles(span: Span, complain: Complain, progress: SpanProgress) -> Iterator[RawDocument]:

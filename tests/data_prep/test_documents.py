@@ -53,6 +53,9 @@ def test_long_paragraphs_are_cut_behind_sentences_else_at_blanks_else_anywhere()
     assert cut_paragraphs('He said "no." She did not.', 20) == 'He said "no."\nShe did not.'
     assert cut_paragraphs("one two three four five", 12) == "one two\nthree four\nfive"
     assert cut_paragraphs("\u4e00\u4e8c\u3002\u4e09\u56db\u4e94", 4) == "\u4e00\u4e8c\u3002\n\u4e09\u56db\u4e94"
+    for end in "\u0589\u104b\u17d4\u1362\u0965\u0f0d\u06d4\u061f":
+        assert cut_paragraphs(f"aaa bbb{end} cc dd ee", 12) == f"aaa bbb{end}\ncc dd ee"
+        assert cut_paragraphs(f"aaaabb{end}cc dd ee", 10) == f"aaaabb{end}\ncc dd ee"
     assert cut_paragraphs("a" * 25, 10) == "a" * 10 + "\n" + "a" * 10 + "\n" + "a" * 5
     assert cut_paragraphs("short\n\nlines", 6) == "short\n\nlines"
 

@@ -79,7 +79,7 @@ def test_boilerplate_is_cut_in_every_form(tmp_path: Path, head: str, foot: str) 
 def test_text_without_markers_is_kept_whole() -> None:
     lines = ["Produced by the sea,", "it was *** START OF THE storm.", "", "End of the story."]
     wanted = ["Produced by the sea, it was *** START OF THE storm.", "End of the story."]
-    assert list(parse_books("\n".join(lines))) == [(wanted, False)]
+    assert list(parse_books("\n".join(lines))) == [(wanted, False, 0)]
 
 
 def test_sentence_a_line_becomes_documents_by_place_and_blank_line(tmp_path: Path) -> None:

@@ -8,8 +8,8 @@ from data_prep.raw.gutenberg import is_list, plain, regions, without_additions
 
 def parse_book(lines: list[str]) -> tuple[list[str], bool]:
     """The one book that the lines hold."""
-    (book,) = parse_books("\n".join(lines))
-    return book
+    ((paragraphs, stripped, _),) = parse_books("\n".join(lines))
+    return paragraphs, stripped
 
 
 PROSE = ["It was a dark night, and the wind that had", "risen at noon was still."]
@@ -31,7 +31,7 @@ def test_end_marker_before_the_start_is_not_the_end() -> None:
 def test_every_book_of_a_collection_is_kept() -> None:
     one = ["header", START, "a", "End of Project Gutenberg's X", END, "licence"]
     assert regions(one * 3) == [(2, 3), (8, 9), (14, 15)]
-    assert [paragraphs for paragraphs, _ in parse_books("\n".join(one * 2))] == [["a"], ["a"]]
+    assert [paragraphs for paragraphs, *_ in parse_books("\n".join(one * 2))] == [["a"], ["a"]]
     # What comes behind the licence is no licence.
     assert regions([*one, *["text"] * 1500]) == [(2, 3), (5, 1506)]
     # Without end markers: the beginning of the next book is no small print.
@@ -82,6 +82,7 @@ def test_a_bracket_that_never_closes_takes_nothing_along() -> None:
         ("It was _very_ cold, _he said_.", "It was very cold, he said."),
         ("_The Times_, in italics", "The Times, in italics"),
         ("an italic _that never ends", "an italic that never ends"),
+        ("8_s_., 2_s_. 6\u00bd_d._ and 100,000_l_. on the 4_th_", "8s., 2s. 6\u00bdd. and 100,000l. on the 4th"),
         ("some_file_name and __init__", "some_file_name and __init__"),
         ("=Bold= words, but a = b = c", "Bold words, but a = b = c"),
         ("the 4^{th} of May", "the 4th of May"),
@@ -105,6 +106,45 @@ def test_contents_and_indexes_are_lists_and_prose_and_verse_are_none() -> None:
     verse = ["Tyger Tyger, burning bright,", "In the forests of the night;", "What immortal hand or eye,   3"]
     assert not is_list("\n".join([*verse, "Could frame thy fearful symmetry?"]))
     assert not is_list("\n".join(["CHAPTER I", "The Bertolini"]))
+
+
+def test_prose_whose_lines_look_like_a_list_is_none() -> None:
+    laws = [f"Section {number}. This act may be known as the Dog Act." for number in range(1, 6)]
+    works = [f"{name}, the story of a boy who was born in a workhouse, {year}" for name, year in
+             [("Oliver Twist", 1838), ("David", 1850), ("Pip", 1861), ("Nell", 1841)]]  # fmt: skip
+    days = [f"He came to {town} from the sea, on the {number}d of May, 184{number}"
+            for number, town in enumerate(["Ayr", "Bath", "Cork", "Deal"])]  # fmt: skip
+    for lines in (laws, works, days):
+        assert not is_list("\n".join(lines), True)
+        assert not is_list("\n".join(lines))
+    shopping = "\n".join(["Two pounds of sugar, 7", "A bag of flour, 3", "One dozen eggs, 12", "Butter, 1"])
+    assert not is_list(shopping)
+    sentences = "\n".join(f"Chapter {number} tells how the king of France died." for number in range(1, 6))
+    assert not is_list(sentences)
+    assert is_list(sentences, True)
+
+
+def test_a_caption_inside_a_sentence_stays() -> None:
+    lines = ["They held the", "[Map of the place that lay before them]", "and went on, [page 4 of it torn] to sea."]
+    assert parse_book(lines)[0] == [" ".join(lines)]
+    assert parse_book(["A.", "", "[Map of the place]", "[Plate of a dog]", "", "[Page 12]B."])[0] == ["A.", "B."]
+
+
+def test_what_is_left_out_is_counted() -> None:
+    contents = ["CHAPTER I", "CHAPTER II", "CHAPTER III", "CHAPTER IV"]
+    ((paragraphs, _, left_out),) = parse_books("\n".join(["A.", "", *contents, "", "[Illustration]", "", "B."]))
+    assert (paragraphs, left_out) == (["A.", "B."], len("\n".join(contents)) + len("[Illustration]"))
+
+
+def test_notes_on_the_file_in_front_go() -> None:
+    note = ["Note: Project Gutenberg also has an HTML version of this", "      file (http://www.gutenberg.net/1.htm)"]
+    assert parse_book([START, "", "E-text prepared by A. B.", "", *note, "", "I", "", "A.", END])[0] == ["I", "A."]
+    notes = [" \u25cf Transcriber\u2019s Notes:", "    \u25cb Commas were mended."]
+    assert parse_book([*PROSE * 9, "", *notes])[0] == [" ".join(PROSE)] * 9
+
+
+def test_page_numbers_in_braces_go() -> None:
+    assert parse_book(["{0f}{18b}A dog {108a}and {p. 7}a cat {12}."])[0] == ["A dog and a cat ."]
 
 
 def test_separators_of_asterisks_are_no_paragraphs() -> None:

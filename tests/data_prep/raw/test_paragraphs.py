@@ -17,7 +17,7 @@ SAMPLE = Path(__file__).parents[3] / "data_prep" / "samples" / "emma.txt"
 @pytest.fixture(scope="module")
 def novel() -> list[str]:
     """The paragraphs of a novel, whose own file is hard-wrapped with blank lines."""
-    ((paragraphs, _),) = parse_books(SAMPLE.read_text(encoding="utf-8"))
+    ((paragraphs, *_),) = parse_books(SAMPLE.read_text(encoding="utf-8"))
     return paragraphs[100:400]
 
 
@@ -51,10 +51,43 @@ def test_wrapped_without_any_mark_is_cut_where_a_line_is_short(novel: list[str])
     assert set(found) & set(novel)
 
 
+def test_indents_part_paragraphs_of_short_chapters_where_the_whole_file_has_them(novel: list[str]) -> None:
+    long = [paragraph for paragraph in novel if len(paragraph) > 300][:24]
+    chapters = [long[:8], long[8:16], long[16:]]
+    lines, wanted = [], []
+    for number, chapter in enumerate(chapters, 1):
+        lines += [f"CHAPTER {number}", "", *(line for text in chapter for line in wrapped(text, "    ")), ""]
+        wanted += [f"CHAPTER {number}", *chapter]
+    assert paragraphs_of_lines(lines) == wanted
+
+
+def test_verse_and_letters_between_paragraphs_stay_whole(novel: list[str]) -> None:
+    verse = ["Tyger Tyger, burning bright,", "  In the forests of the night;", "What immortal hand or eye,",
+             "  Could frame thy symmetry?", "    In what distant deeps"]  # fmt: skip
+    lines = [line for paragraph in novel[:40] for line in [*wrapped(paragraph), "", *verse, ""]]
+    assert paragraphs_of_lines(lines)[1::2] == [" ".join(map(str.strip, verse))] * 40
+
+
+def test_short_texts_without_blank_lines(novel: list[str]) -> None:
+    ends_short = [text for text in novel if len(text) > 200 and len(wrapped(text)[-1]) < 50][:4]
+    assert paragraphs_of_lines([line for text in ends_short for line in wrapped(text)]) == ends_short
+    sentences = [f"The {word} notice is that the library will be closed on Monday for repairs to the roof."
+                 for word in ("first", "second", "third", "last")]  # fmt: skip
+    assert paragraphs_of_lines(sentences) == sentences
+    assert paragraphs_of_lines(wrapped(novel[0])[:3]) == [" ".join(wrapped(novel[0])[:3])]
+
+
 def test_sentences_a_line_are_paragraphs() -> None:
     lines = [f"This is sentence number {number} of the text." for number in range(30)]
     assert not is_wrapped(lines)
     assert paragraphs_of_lines(lines) == lines
+
+
+@pytest.mark.parametrize("end", list("\u0589\u104b\u17d4\u1362\u0965\u0f0d\u06d4\u061f\u3002\uff01"))
+def test_sentences_of_every_script_end(end: str) -> None:
+    lines = [f"word word word {number} word{end}" for number in range(30)]
+    assert paragraphs_of_lines(lines) == lines
+    assert layout_of("\n\n".join(["\n".join(lines[:6])] * 5)) == "sentences"
 
 
 @pytest.mark.parametrize(
@@ -70,6 +103,23 @@ def test_sentences_a_line_are_paragraphs() -> None:
         (["he stopped --", "and went"], "he stopped -- and went"),
         (["half-", "\u201cpast\u201d"], "half- \u201cpast\u201d"),
         (["a well\u2010", "known man"], "a well\u2010known man"),
+        (["a matter-", "of-fact man-", "of-war"], "a matter-of-fact man-of-war"),
+        (["up-", "to-date bread-", "and-butter"], "up-to-date bread-and-butter"),
+        (["an exam\u00ad", "ple of hy\u00adphens"], "an example of hyphens"),
+        (["in 1914\u2013", "18 a well\u2011", "known"], "in 1914\u201318 a well\u2011known"),
+        (["said,--", "\u201cwe have"], "said,--\u201cwe have"),
+        (["he was late", "--it was night--", '"Oh!"'], 'he was late--it was night--"Oh!"'),
+        (["he was late", "\u2014it was"], "he was late\u2014it was"),
+        (["he was late", "-- it was"], "he was late -- it was"),
+        (["Il rit.", "\u2014Bonjour, dit-il"], "Il rit. \u2014Bonjour, dit-il"),
+        (["\u8a71\u8aaa\u5929\u4e0b\uff0c", "\u5206\u722d"], "\u8a71\u8aaa\u5929\u4e0b\uff0c\u5206\u722d"),
+        (["\u5206\u722d", "\u201c\u5427\u201d", "\u4e0b"], "\u5206\u722d\u201c\u5427\u201d\u4e0b"),
+        (["\u304b\u306a", "\u30ab\u30ca"], "\u304b\u306a\u30ab\u30ca"),
+        (["\u0e44\u0e17\u0e22", "\u0e04\u0e33"], "\u0e44\u0e17\u0e22\u0e04\u0e33"),
+        (["\u1780\u1781", "\u1782"], "\u1780\u1781\u1782"),
+        (["\u1000\u1001", "\u1002"], "\u1000\u1001\u1002"),
+        (["\ud55c\uad6d\uc5b4", "\uae00"], "\ud55c\uad6d\uc5b4 \uae00"),
+        (["\u5206\u722d in", "\u5206"], "\u5206\u722d in \u5206"),
         (["- one", "- two -", "three"], "- one - two - three"),
     ],
 )
@@ -82,6 +132,11 @@ def test_words_that_go_on_with_the_next_line(lines: list[str], joined: str) -> N
 def test_no_letter_is_lost_whatever_the_layout(texts: list[str]) -> None:
     lines = "\n".join(texts).split("\n")
     assert "".join("".join(paragraphs_of_lines(lines)).split()) == "".join("".join(lines).split())
+
+
+def test_soft_hyphens_go_from_lines_that_are_paragraphs() -> None:
+    lines = [f"This is sen\u00adtence number {number} of the text." for number in range(30)]
+    assert paragraphs_of_lines(lines)[7] == "This is sentence number 7 of the text."
 
 
 ARTICLE = "A river is a body of water that flows downhill. " * 20
@@ -106,9 +161,23 @@ def test_a_stanza_is_no_document() -> None:
 
 
 def test_long_lines_without_blank_ones_are_hinted_at(novel: list[str]) -> None:
-    assert "format=articles" in hint_of("\n".join(["word " * 60 + "."] * 30))
-    assert hint_of("\n\n".join(novel)) == ""
-    assert hint_of("\n".join(["short line."] * 30)) == ""
+    assert "format=articles" in hint_of("\n".join(["word " * 60 + "."] * 30), "book")
+    assert hint_of("\n\n".join(novel), "book") == ""
+    assert hint_of("\n".join(["short line."] * 30), "book") == ""
+
+
+def test_what_may_be_a_book_or_articles_is_said_to_be_taken_for_one() -> None:
+    essay = "\n".join(["The Long Novel", *["word " * 120 + "."] * 30])
+    assert layout_of(essay) == "book"
+    assert "format=articles" in hint_of(essay, "book")
+    articles = "\n".join([ARTICLE] * 30)
+    assert layout_of(articles) == "articles"
+    assert "taken for an article a line" in hint_of(articles, "articles")
+    assert hint_of("\n".join([ARTICLE * 3] * 30), "articles") == ""
+    apart = "\n\n".join([ARTICLE] * 30)
+    assert layout_of(apart) == "book"
+    assert "format=articles" in hint_of(apart, "book")
+    assert hint_of("The Project Gutenberg EBook\n\n" + apart, "book") == ""
 
 
 def test_blank_lines_are_seen() -> None:
