@@ -74,6 +74,7 @@ def test_links(wikitext: str, text: str) -> None:
         ("'''Foo''''s '''''Foo''''''s '''''Foo''' bar''", "Foo's Foo's Foo bar"),
         ("''Foo''<ref>x</ref>'s ''Foo''<nowiki/>'s ''Foo''{{citation needed}}'s", "Foo's Foo's Foo's"),
         ("{{lang|fr|''Foo''}}'s [[File:a.jpg|x]]'''b'''", "Foo's b"),
+        ("''Les Mis\u00e9rables'''' success", "Les Mis\u00e9rables' success"),
         ("'''a''' b l'''c'' d", "a b l'c d"),
         ("'''a ''b", "a b"),
         ("a<br>b<br />c<BR/>d", "a b c d"),
@@ -160,6 +161,40 @@ def test_blocks_are_cut_out(wikitext: str, text: str) -> None:
         ),
         ("aged {{age|1950|5|1|2000|4|30}}, {{age|1950|5|1|2000|5|1}}; {{age|1950|5|1}} now", "aged 49, 50; now"),
         ("{{convert|2|x|3|x|4|m}} {{convert|1+1/2|in}} {{track gauge|1435mm}}", "2 by 3 by 4 m 1 1/2 in 1435 mm"),
+        (
+            "B{{music|flat}} {{music|natural}} E{{music|b}} F{{music|#}} {{music|time|3|4}} {{music|x}}",
+            "B\u266d \u266e E\u266d F\u266f 3/4 \U0001d12a",
+        ),
+        (
+            "{{circa|1500|1550}} {{fl.|1500|1520}} {{reign|1500|1520}} {{circa|1500}} {{b.|1500}}",
+            "c. 1500 \u2013 c. 1550 fl. 1500\u20131520 r. 1500\u20131520 c. 1500 b. 1500",
+        ),
+        (
+            "{{bibleverse|John|3:16|NIV}} {{bibleverse||Genesis|1:1}} {{bibleverse|1|John|2:3}}",
+            "John 3:16 Genesis 1:1 1 John 2:3",
+        ),
+        (
+            "{{ratio|3|2}} {{duration|1|2|3}} {{duration|m=3|s=5}} {{val|3|0.1|u=m}} {{val|3|0.2|0.1}}",
+            "3:2 1:02:03 3:05 3\u00b10.1 m 3+0.2\u22120.1",
+        ),
+        (
+            "{{age in days|2000|1|1|2000|3|1}} {{monthname|3}} {{INRConvert|500|c}} {{U.S. Route|66}}",
+            "60 March \u20b9500 crore U.S. Route 66",
+        ),
+        (
+            "{{post-nominals|country=GBR|OBE|FRS}} {{section link|Foo|Bar}} {{slink||Bar}}",
+            "OBE FRS Foo \u00a7 Bar \u00a7 Bar",
+        ),
+        (
+            "{{harvtxt|Smith|2000}} and {{harvtxt|Smith|Jones|2000a|p=5}} argue",
+            "Smith (2000) and Smith & Jones (2000a, p. 5) argue",
+        ),
+        # The words that an editor's note is about stay.
+        (
+            "{{citation needed span|text=the sky|date=x}} {{clarify span|is|date=x}} {{fact span|green}} {{cns|or so}}",
+            "the sky is green or so",
+        ),
+        ("10{{sup|6}} 10{{sup|\u22123}} 1{{sup|st}} H{{sub|2}}O", "10^6 10^\u22123 1st H2O"),
         ("{{PLURAL:3|ship|ships}} {{Template:nowrap|a}} {{ill|Name|de|Wer|lt=him}} {{ill|de|Wer}}", "ships a him Wer"),
     ],
 )
@@ -175,6 +210,12 @@ def test_templates(wikitext: str, text: str) -> None:
         ("a ({{foo|de|Wort}}) e", "a (Wort) e", 0),
         ("the {{foo}} is, {{foo|x=y}} was", "the is, was", 2),
         ("see {{foo|a.jpg}} or {{foo|{{bar}}}} or {{foo|yes}} there", "see or or there", 3),
+        # One of several arguments, if it is a number or a code, says something else than the template.
+        (
+            "from {{foo|1941|1945}} to {{foo|USA|500}} is {{foo|de|5|6}} or {{foo|John Smith|5}} there",
+            "from to is or John Smith there",
+            3,
+        ),
         # Notes, doubts, citations, icons and what stands beside the text say nothing, wherever they stand.
         (
             "a{{citation needed|date=May 2011}} b {{who|date=x}} c {{sfn|Smith|2001|p=3}} d {{efn|note}} e",
