@@ -118,6 +118,12 @@ def is_left_out(title: str) -> bool:
     return _is_no_prose(title, names_of(Site()).sections)
 
 
+def is_category(line: str) -> bool:
+    """Whether a line is the rest of a link to a category, in any language."""
+    prefix, colon, _ = line.partition(":")
+    return bool(colon) and len(prefix) < _MOST_READ and plain_name(prefix) in names_of(Site()).categories
+
+
 def _escaped(match: re.Match[str]) -> str:
     return f"&#{ord(match[0])};"
 
