@@ -8,7 +8,7 @@ import re
 
 from data_prep.raw.holes import close_all_holes
 from data_prep.raw.markup import without_markup
-from data_prep.raw.wikitext import is_category, is_left_out, unescape, without_remains
+from data_prep.raw.wikitext import is_category, is_left_out, titles_left_out, unescape, without_remains
 
 Edits = dict[str, int]
 # How deep the headings among some lines are, by place; all that do not say so are as deep as can be.
@@ -159,7 +159,8 @@ def _prose(lines: list[str], levels: Levels) -> list[str]:
     Where a title of references has no full stop, other headings have none either, and nobody can say where it ends.
     """
     kept: list[str] = []
-    left_out = 0
+    left_out, longest = 0, _TITLE_CHARACTERS
+    titles = titles_left_out()
     for place, line in enumerate(lines):
         level = levels.get(place, 0)
         if level:
@@ -167,8 +168,6 @@ def _prose(lines: list[str], levels: Levels) -> list[str]:
                 left_out = 0
             if not left_out and is_left_out(line.removesuffix(".")):
                 left_out = level
-        elif not (
-            left_out or ("|" in line and _ROW.match(line)) or (len(line) <= _TITLE_CHARACTERS and is_left_out(line))
-        ):
+        elif not (left_out or ("|" in line and _ROW.match(line)) or (len(line) < longest and line.strip() in titles)):
             kept.append(line)
     return kept

@@ -8,6 +8,7 @@ a table, and never with the rest of the page.
 import html
 import re
 from collections import Counter
+from functools import cache
 from html.entities import html5
 
 from data_prep.raw.wikiarguments import split_arguments
@@ -116,6 +117,12 @@ def without_remains(text: str) -> str:
 def is_left_out(title: str) -> bool:
     """Whether the section of this title is none of prose, but of references or links, in any language."""
     return _is_no_prose(title, names_of(Site()).sections)
+
+
+@cache
+def titles_left_out() -> frozenset[str]:
+    """The titles of such sections as articles write them, in any language."""
+    return frozenset(title.capitalize() for title in names_of(Site()).sections)
 
 
 def is_category(line: str) -> bool:
