@@ -52,6 +52,8 @@ def test_an_article_with_every_kind_of_markup() -> None:
         ("[//a.b/c rel] and [mailto:a@b.c mail]", "rel and mail"),
         ("see http://a.b/c", "see http://a.b/c"),
         ("[[http://a.b label]] x", "label x"),
+        ("[[File:a.jpg|thumb|cap [1] [z]]]Foo [[a|b [c]]] d", "Foo b [c] d"),
+        ("[[File:a.jpg|thumb|one.\n\n* two [[b]]\n\nthree]]Foo", "Foo"),
         ("he [sic] said [...] it", "he [sic] said [...] it"),
         ("array[0] and [1, 2]", "array[0] and [1, 2]"),
     ],
@@ -90,6 +92,7 @@ def test_links(wikitext: str, text: str) -> None:
         ("a\u00a0b\u2009c\td&#10;e", "a b c d e"),
         ("<nowiki>[[a]] ''b'' {{c}} <ref></nowiki> d<nowiki/>e", "[[a]] ''b'' {{c}} <ref> de"),
         ("__NOTOC__ a __init__", "a __init__"),
+        ("<languages/><translate><!--T:1-->\nThe <phonos file=x.ogg>word</phonos></translate>", "The word"),
         ("__notoc__ a __\u041e\u0413\u041b__ b __\u76ee\u6b21__ c __INHALTSVERZEICHNIS_ERZWINGEN__", "a b c"),
         ("-{zh-hans:a;zh-hant:b}- -{c}- -{H|zh-cn:d;zh-tw:e}-f", "a c f"),
         ("a<!-- b -->c<!--\n\n-->d", "acd"),
@@ -237,6 +240,19 @@ def test_unknown_templates_are_read_in_the_middle_of_a_sentence(wikitext: str, t
     assert found.total() == cut
 
 
+def test_the_title_of_the_page() -> None:
+    assert plain_text("'''{{PAGENAME}}''' is {{ FULLPAGENAME }}.", title="Foo") == ["Foo is Foo."]
+    assert plain_text("Die {{SEITENNAME}} ist.", names_of(Site("de")), title="Foo") == ["Die Foo ist."]
+    assert plain_text("The {{PAGENAME}} is.") == ["The is."]
+
+
+def test_holes_in_wide_parentheses_are_closed() -> None:
+    text = (
+        "\u6771\u4eac\uff08{{IPA|x}}\u30011950\u5e74\uff09\u306f\uff08{{IPA|x}}\uff09\u3001{{Efn|x}}\u3001\u90fd\u5e02"
+    )
+    assert plain_text(text) == ["\u6771\u4eac\uff081950\u5e74\uff09\u306f\u3001\u90fd\u5e02"]
+
+
 def test_names_of_templates() -> None:
     for name in ("nowrap", "Nowrap", " nowrap\n", "visible_anchor", "Visible  Anchor", "lang-fr", "script/Hebrew"):
         assert speaks(name) is not None, name
@@ -271,6 +287,7 @@ def test_paragraphs(wikitext: str, paragraphs: list[str]) -> None:
 def test_sections_without_prose_are_left_out_up_to_the_next_of_their_level() -> None:
     wikitext = "a\n== See also ==\nb\n=== c ===\nd\n== E ==\nf\n=== ''Notes'' ===\ng\n=== h ===\ni\n==References:==\nj"
     assert plain_text(wikitext) == ["a", "f", "i"]
+    assert plain_text("a\n= References =\n* b\n=\nc\n= History =\nd") == ["a", "d"]
     assert plain_text("a\n==Notes on style==\nb\n==External links==\nc") == ["a", "b"]
 
 
@@ -282,7 +299,8 @@ def test_sections_without_prose_are_left_out_up_to_the_next_of_their_level() -> 
         ("a [[unclosed b\n\nc [[d|e]] f", ["a unclosed b", "c e f"]),
         ("a ]] b", ["a b"]),
         ("[[File:a.jpg|thumb|unclosed\n\nb [[c]]", ["b c"]),
-        ("[[File:a.jpg|thumb|unclosed\n\nb [[c]] ]] d", ["unclosed", "b c d"]),
+        ("[[File:a.jpg|thumb|unclosed\n\nb [[c]] ]] d", ["d"]),
+        ("[[File:a.jpg|unclosed\n\n" + "b " * 1000 + "[[c]] ]] d", ["unclosed", "b " * 1000 + "c d"]),
         ("{| class=x\n|-\n! h !! i\n| never closed\n\nText after.", ["Text after."]),
         ("{{Infobox\n| name = b {{c\n}}\nText after.", ["Infobox", "Text after."]),
         ("{| \n| {{unclosed\n|}\nb", ["b"]),
