@@ -8,7 +8,7 @@ import re
 
 from data_prep.raw.holes import close_all_holes
 from data_prep.raw.markup import without_markup
-from data_prep.raw.wikitext import is_left_out, unescape, without_remains
+from data_prep.raw.wikitext import is_category, is_left_out, titles_left_out, unescape, without_remains
 
 Edits = dict[str, int]
 # How deep the headings among some lines are, by place; all that do not say so are as deep as can be.
@@ -34,6 +34,7 @@ _LETTER = re.compile(r"[^\W\d_]")
 # A heading of the plain form is a line with a full stop behind it, like a sentence. In 106 articles of which --html
 # tells the headings these rules find 1,658 of 1,671 and take 2 sentences for one; in 14,054 articles without any, 29.
 _HEADING_CHARACTERS, _HEADING_WORDS, _SURE_WORDS, _DEEPEST = 80, 8, 3, 7
+_TITLE_CHARACTERS = 40
 _HEADING_START = re.compile(r"(?![0-9]+\.|[^_]*_)[\w\"]")
 _SENTENCE_END = re.compile(r"[^\W\d]{4}[.!?][\"\u201d)]?\s")
 _SENTENCE_WORDS = (
@@ -56,6 +57,8 @@ def extracted_paragraphs(lines: list[str]) -> tuple[list[str], Edits]:
     if _is_escaped(marked := "\n".join(body)):
         body = _unescaped(marked).split("\n")
     levels = levels or _levels(body)
+    while body and is_category(body[-1]):
+        del body[-1]
     kept = _prose(body, levels)
     text = "\n".join(kept)
     clean = without_remains(without_markup(text))
@@ -120,7 +123,7 @@ def _without_marks(lines: list[str]) -> tuple[list[str], Levels, bool]:
 
 
 def _levels(lines: list[str]) -> Levels:
-    """The lines that look like headings, and none where of none of them that is sure."""
+    """The lines that look like headings, where of one of them that is sure, and the titles of references and links."""
     # Where sentences have other words, only the shortest lines can be told from them.
     most = _HEADING_WORDS if any(" the " in line for line in lines) else _SURE_WORDS
     found = {
@@ -128,7 +131,12 @@ def _levels(lines: list[str]) -> Levels:
         for place, line in enumerate(lines[:-1])
         if len(line) <= _HEADING_CHARACTERS and lines[place + 1].strip() and _is_heading(line, most)
     }
-    return found if any(len(lines[place].split()) <= _SURE_WORDS for place in found) else {}
+    known = {
+        place: _DEEPEST
+        for place, line in enumerate(lines)
+        if len(line) <= _TITLE_CHARACTERS and line.endswith(".") and is_left_out(line[:-1])
+    }
+    return found | known if any(len(lines[place].split()) <= _SURE_WORDS for place in found) else known
 
 
 def _is_heading(line: str, most_words: int) -> bool:
@@ -146,9 +154,13 @@ def _is_heading(line: str, most_words: int) -> bool:
 
 
 def _prose(lines: list[str], levels: Levels) -> list[str]:
-    """The text without headings, sections of references and links, and rows of tables."""
+    """The text without headings, sections of references and links, and rows of tables.
+
+    Where a title of references has no full stop, other headings have none either, and nobody can say where it ends.
+    """
     kept: list[str] = []
-    left_out = 0
+    left_out, longest = 0, _TITLE_CHARACTERS
+    titles = titles_left_out()
     for place, line in enumerate(lines):
         level = levels.get(place, 0)
         if level:
@@ -156,6 +168,6 @@ def _prose(lines: list[str], levels: Levels) -> list[str]:
                 left_out = 0
             if not left_out and is_left_out(line.removesuffix(".")):
                 left_out = level
-        elif not left_out and not ("|" in line and _ROW.match(line)):
+        elif not (left_out or ("|" in line and _ROW.match(line)) or (len(line) < longest and line.strip() in titles)):
             kept.append(line)
     return kept

@@ -20,12 +20,16 @@ _SIGNS = {
     "\u00bb": ("\u00ab\u00bb", "\u00ab \u00bb"),
     ",": (" ,",),
     ".": (" .",),
+    "\u201e": ("\u201e\u201c", "\u201e\u201d"),
+    "\u300c": ("\u300c\u300d",),
+    "\u300e": ("\u300e\u300f",),
 }
 _LETTER = re.compile(r"[^\W\d_]")
 
 # WikiExtractor numbers the formulas and the pieces of code that it cuts out.
 _PLACEHOLDER = re.compile(r"\b(?:formula|codice)_[0-9]++")
-_EMPTY_QUOTES = re.compile(r'""(?<![^\s(]"")(?!\w)|\u201c ?\u201d|\u00ab ?\u00bb')
+_EMPTY_QUOTES = re.compile(r'""(?<![^\s(]"")(?!\w)|\u201c ?\u201d|\u00ab ?\u00bb|\u201e[\u201c\u201d]')
+_EMPTY_CORNERS = re.compile("\u300c\u300d|\u300e\u300f")
 # Italics became quotes, so that a title in a quotation has two of them: ""Asteroid" clones", "from "Endeavour"".
 _POSSESSIVE = re.compile(r'""(?<=\w"")(?=s\b)')
 _BEFORE_COMMA = re.compile(r'"","(?<=\w"",")(?!\w)')
@@ -34,6 +38,10 @@ _TWO_CLOSED = re.compile(r'"(?<![\w"]")([^"]*+(?<=[\s(]))"([^"]++)""(?![\w"])')
 # Behind a word () is the call of a function.
 _OPENED = re.compile(r"\((?=\s*+(?:[,;]|:\s))|\((?<![^\s(]\()(?=\s*+\))")
 _CLOSED = re.compile(r"\)(?:(?<=[,;:]\))|(?<=[,;:][ \xa0]\)))")
+# The same in the wide forms of Chinese and Japanese, which have no blanks about them.
+_WIDE_HOLE = re.compile("\uff08(?=[\uff09,;\u3001\uff0c\uff1b])|[,;\u3001\uff0c\uff1b] ?\uff09")
+_WIDE_START = re.compile("\uff08(?:\\s*+[,;\u3001\uff0c\uff1b])++\\s*+")
+_WIDE_END = re.compile("(?:[,;\u3001\uff0c\uff1b]\\s*+)++\uff09")
 _LEFT_OPEN = re.compile(r"\((?:\s*+[,;])++\s++(?=\S)")
 _DOUBLED = re.compile(r"([,;])(?:\s++[,;])++")
 _BEFORE_POINT = re.compile(r'(?<=[\w"\u201d)\]]) ++(?=[,.](?!\S)(?! \.))')
@@ -51,8 +59,12 @@ def close_holes(paragraph: str) -> str:
     if '""' in text:
         text = _BEFORE_COMMA.sub('",', _POSSESSIVE.sub("\"'", text))
         text = _TWO_CLOSED.sub(r'"\1\2"', _TWO_OPEN.sub(r'"\1\2"', text))
-    if '""' in text or "\u201c" in text or "\u00ab" in text:
+    if '""' in text or "\u201c" in text or "\u00ab" in text or "\u201e" in text:
         text = _EMPTY_QUOTES.sub(_GAP, text)
+    if "\u300c\u300d" in text or "\u300e\u300f" in text:
+        text = _EMPTY_CORNERS.sub("", text)
+    if "\uff08" in text:
+        text = _without_wide_holes(text)
     if "(" in text or _GAP in text:
         text = _without_empty_parentheses(text)
     if " ," in text or " ;" in text or " ." in text:
@@ -83,6 +95,8 @@ def _places(text: str) -> Iterator[int]:
         partial(text.find, sign) for character, signs in _SIGNS.items() if character in text for sign in signs
     ]
     finders += [partial(_find, pattern, text) for pattern in (_OPENED, _CLOSED)]
+    if "\uff08" in text:
+        finders.append(partial(_find, _WIDE_HOLE, text))
     for find in finders:
         place = find(0)
         while place >= 0:
@@ -98,9 +112,15 @@ def _find(pattern: re.Pattern[str], text: str, start: int) -> int:
 
 def close_parentheses(paragraph: str) -> str:
     """A paragraph of any text, mended where it is prose with parentheses out of which something had been cut."""
+    if "\uff08" in paragraph and _WIDE_HOLE.search(paragraph):
+        paragraph = _without_wide_holes(paragraph)
     if "(" not in paragraph or not _IN_PROSE.search(paragraph) or _NO_PROSE.search(paragraph):
         return paragraph
     return _without_empty_parentheses(paragraph)
+
+
+def _without_wide_holes(text: str) -> str:
+    return _WIDE_END.sub("\uff09", _WIDE_START.sub("\uff08", text)).replace("\uff08\uff09", "")
 
 
 def _without_empty_parentheses(text: str) -> str:

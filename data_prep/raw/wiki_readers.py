@@ -107,7 +107,7 @@ def read_dump(span: Span, complain: Complain, progress: SpanProgress) -> Iterato
             continue
         dropped = keep_page(page, names)
         cut: Counter[str] = Counter()
-        paragraphs = page.text.split("\n") if dropped else [page.title, *plain_text(page.text, names, cut)]
+        paragraphs = page.text.split("\n") if dropped else [page.title, *plain_text(page.text, names, cut, page.title)]
         yield RawDocument(file.source, file.rank, file.format, page.id, paragraphs, dropped=dropped, cut=cut)
 
 

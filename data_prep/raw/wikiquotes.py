@@ -31,7 +31,7 @@ def _line(line: str) -> str:
     if bold % 2 and italics % 2:
         apostrophes += _first_apostrophe(parts, lengths)
     for number, more in enumerate(extra):
-        parts[2 * number + 1] = "'" * (more + (number in apostrophes))
+        parts[2 * number + 1] = "'" * (more or number in apostrophes)
     return "".join(parts)
 
 

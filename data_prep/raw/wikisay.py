@@ -4,8 +4,7 @@ Knows nothing of the names of templates, of brackets, links or pages.
 """
 
 import re
-from collections.abc import Callable, Sequence
-from datetime import date
+from collections.abc import Callable
 
 from data_prep.raw.wikiarguments import Arguments
 
@@ -14,8 +13,6 @@ Say = Callable[[Arguments], str]
 # An apostrophe that no run of apostrophes, which is markup, can take in; it is decoded with the page's own entities.
 APOSTROPHE = "&#39;"
 _NUMBER = re.compile(r"[-+\u2212]?[\d.,/ \u00a0]*\d[\d.,/ \u00a0]*(?:e[-+]?\d+)?", re.IGNORECASE)
-_MONTHS = ["January", "February", "March", "April", "May", "June"]
-_MONTHS += ["July", "August", "September", "October", "November", "December"]
 _RANGES = {"-": "\u2013", "\u2013": "\u2013", "to": " to ", "to(-)": " to ", "and": " and ", "and(-)": " and "}
 _RANGES |= {"or": " or ", "+/-": " \u00b1 ", "\u00b1": " \u00b1 ", "+": " + ", "to about": " to about "}
 _RANGES |= {"and(-)": " and ", "\u00e0": " \u00e0 ", "et": " et ", "ou": " ou ", "a": " a ", "y": " y ", "bis": " bis "}
@@ -24,8 +21,13 @@ _UNITS = {"c": "\u00b0C", "f": "\u00b0F", "sqmi": "sq mi", "sqft": "sq ft", "cuf
 _UNITS |= {"oilbbl": "barrels", "moilbbl": "million barrels", "koilbbl": "thousand barrels", "sqin": "sq in"}
 _UNITS |= {"sqyd": "sq yd", "cuin": "cu in", "cuyd": "cu yd", "ftin": "ft", "impgal": "imp gal", "usgal": "US gal"}
 _SMALLER = {"ft": "in", "yd": "ft", "mi": "yd", "lb": "oz", "st": "lb", "lbs": "oz"}
+_MUSIC = dict.fromkeys(("flat", "b"), "\u266d") | dict.fromkeys(("natural", "n"), "\u266e")
+_MUSIC |= dict.fromkeys(("sharp", "#"), "\u266f") | dict.fromkeys(("dim", "diminished"), "\u00b0")
+_MUSIC |= dict.fromkeys(("double-flat", "doubleflat", "double flat", "dbflat", "bb"), "\U0001d12b")
+_MUSIC |= dict.fromkeys(("double-sharp", "doublesharp", "double sharp", "dbsharp", "##", "x"), "\U0001d12a")
+_MUSIC |= dict.fromkeys(("aug", "augmented"), "+") | dict.fromkeys(("halfdim", "half-dim", "half-diminished"), "\u00f8")
+_SEA_LEVELS = {"NHN": "\u00fc. NHN", "NN": "\u00fc. NN", "AT": "\u00fc. A.", "CH": "\u00fc. M.", "LI": "\u00fc. M."}
 _ENGLISH_ENDINGS = {1: "st", 2: "nd", 3: "rd"}
-_ROMAN = re.compile(r"[IVXLC]+", re.IGNORECASE)
 _CODE = re.compile(r"[a-z]{2,3}(?:-[a-zA-Z]{2,8})*")
 
 
@@ -153,15 +155,33 @@ def height(args: Arguments) -> str:
     return " ".join(f"{args.named[unit]} {unit}" for unit in ("m", "cm", "ft", "in") if args.named.get(unit))
 
 
+def above_sea(args: Arguments) -> str:
+    """The German height: `500|DE-NHN` -> "500 m ü. NHN"; of what other countries count from, the metres."""
+    return f"{args[0]} m {_SEA_LEVELS.get(args[1].removeprefix('DE-'), '')}".rstrip() if args[0] else ""
+
+
 def gauge(args: Arguments) -> str:
     """`1435mm` -> "1435 mm", `4ft8.5in` -> "4 ft 8.5 in"."""
     return re.sub(r"(?<=[a-z])(?=\d)|(?<=\d)(?=[a-z])", " ", args[0])
 
 
 def value(args: Arguments) -> str:
-    """`1.5|e=6|ul=m/s` -> "1.5x10^6 m/s" with a multiplication sign."""
+    """`1.5|e=6|ul=m/s` -> "1.5x10^6 m/s" with a multiplication sign, `3|0.1|u=m` -> "3±0.1 m"."""
     power = f"\u00d710^{args.named['e']}" if args.named.get("e") else ""
-    return f"{args[0]}{power} {args.any_of('u', 'ul')}".rstrip()
+    error = (f"+{args[1]}\u2212{args[2]}" if args[2] else f"\u00b1{args[1]}") if args[1] else ""
+    return f"{args[0]}{error}{power} {args.any_of('u', 'ul')}".rstrip()
+
+
+def ratio(args: Arguments) -> str:
+    """`3|2` -> "3:2"."""
+    return ":".join(filter(None, args.listed))
+
+
+def music(args: Arguments) -> str:
+    """`flat` -> "♭", `time|3|4` -> "3/4"; pictures say nothing."""
+    if args[0] in ("time", "timesig", "time signature"):
+        return "/".join(filter(None, args.listed[1:3]))
+    return args[1] if args[0] in ("scale", "scaledegree") else _MUSIC.get(args[0].lower() or "sharp", "")
 
 
 def power_of_ten(args: Arguments) -> str:
@@ -184,81 +204,36 @@ def ordinal(args: Arguments) -> str:
     return args[0] + ending
 
 
-def full_date(args: Arguments) -> str:
-    """`2015|3|31` -> "31 March 2015"."""
-    month = _MONTHS[int(args[1]) - 1] if re.fullmatch("0?[1-9]|1[0-2]", args[1]) else args[1]
-    return " ".join(filter(None, (args[2].lstrip("0"), month, args[0])))
+def wrapped(args: Arguments) -> str:
+    """The words that an editor's doubt is about."""
+    return args[0] or args.any_of("text", "texte", "texto", "tekst")
 
 
-def as_of(args: Arguments) -> str:
-    """`2015|3|lc=y` -> "as of March 2015"."""
-    if args.named.get("alt"):
-        return args.named["alt"]
-    opening = "Since" if args.named.get("since") else "As of"
-    return f"{opening.lower() if args.named.get('lc') else opening} {full_date(args)}"
+def verse(args: Arguments) -> str:
+    """`John|3:16` and `|John|3:16|KJV` -> "John 3:16", `1|John|2:3` -> "1 John 2:3"."""
+    return " ".join(filter(None, args.listed[: 2 if args[0] and not args[0].isdigit() else 3]))
 
 
-def age(args: Arguments) -> str:
-    """Whole years from one date to another, `1950|5|1|2000|4|1` -> "49"; up to today they are nobody's to say."""
-    try:
-        begin, end = (date(*(int(part) for part in args.listed[start : start + 3])) for start in (0, 3))
-    except (ValueError, TypeError, OverflowError):
-        return ""
-    return str(end.year - begin.year - ((end.month, end.day) < (begin.month, begin.day)))
+def german_verse(args: Arguments) -> str:
+    """`Gen|1|2` -> "Gen 1,2"."""
+    return f"{args[0]} {','.join(filter(None, args.listed[1:3]))}".rstrip()
 
 
-def day_first(months: Sequence[str], between: str = " ", first_day: str = "1") -> Say:
-    """Day, month, year, or the other way about, as other languages write them: `14|7|1789` -> "14 juillet 1789"."""
-
-    def say(args: Arguments) -> str:
-        day, month, year = args[0].lstrip("0"), args[1], args[2]
-        if re.fullmatch(r"\d{4}", args[0]) and args[2]:
-            day, year = args[2].lstrip("0"), args[0]
-        if re.fullmatch("0?[1-9]|1[0-2]", month):
-            month = months[int(month) - 1]
-        return between.join(filter(None, (first_day if day == "1" else day, month, year)))
-
-    return say
+def section_link(args: Arguments) -> str:
+    """`Page|Part` -> "Page § Part"."""
+    return " \u00a7 ".join(args.listed[:2]).strip()
 
 
-def double_date(args: Arguments) -> str:
-    """`12 мая|1950|30 апреля`, a date in two calendars -> "12 мая (30 апреля) 1950"."""
-    other = f" ({args[2]})" if args[2] else ""
-    return f"{args[0]}{other} {args[1]}".strip()
-
-
-def centuries(before_them: str, behind: str, ending: str = "") -> Say:
-    """Roman numerals and what joins them: `XVIII|e|au|XIX|e` -> "XVIIIe au XIXe siècle"."""
-
-    def say(args: Arguments) -> str:
-        words: list[str] = []
-        for index, word in enumerate(args.listed):
-            follows = args.listed[index - 1] if index else ""
-            if _ROMAN.fullmatch(word) and not (word in ("e", "C") and follows):
-                words.append(word + ending)
-            elif word in ("e", "er", "\u00e8re", "re") and words:
-                words[-1] = words[-1].removesuffix(ending) + word
-            elif word.strip():
-                words.append(word)
-        return f"{before_them}{' '.join(words)}{behind}" if words else ""
-
-    return say
-
-
-def two_centuries(args: Arguments) -> str:
-    """`XVIII|e|XIX|e` -> "XVIIIe et XIXe siècles"."""
-    numbers = [number + (ending or "e") for number, ending in zip(args.listed[::2], args.listed[1::2], strict=False)]
-    return f"{' et '.join(numbers)} si\u00e8cles" if numbers else ""
-
-
-def century_or_text(args: Arguments) -> str:
-    """`XIX` -> "XIXe siècle" (French), anything else as it is (Russian: text in one line)."""
-    return centuries("", " si\u00e8cle", "e")(args) if _ROMAN.fullmatch(args[0]) else args[0]
-
-
-def clock(args: Arguments) -> str:
-    """`12|30` -> "12 h 30"."""
-    return f"{args[0]} h {args[1]}".rstrip()
+def textual_citation(args: Arguments) -> str:
+    """`Smith|Jones|2000|p=5` -> "Smith & Jones (2000, p. 5)"."""
+    *authors, year = args.listed or [""]
+    pages = [f"{sign} {args.named[key]}" for key, sign in (("p", "p."), ("pp", "pp.")) if args.named.get(key)]
+    names = (
+        f"{authors[0]} et al."
+        if len(authors) > 3
+        else " & ".join(filter(None, (", ".join(authors[:-1]), *authors[-1:])))
+    )
+    return f"{names} ({', '.join((year, *pages))})" if names else year
 
 
 def nihongo(args: Arguments) -> str:
@@ -276,12 +251,6 @@ def chinese(args: Arguments) -> str:
     """Characters and pinyin out of `c=..|s=..|t=..|p=..`."""
     words = [args.any_of("c", "s", "t", "zh"), args.any_of("t") if args.any_of("s") else "", args.any_of("p", "hp")]
     return ", ".join(dict.fromkeys(filter(None, words))) or args[0]
-
-
-def lifetime(args: Arguments) -> str:
-    """`1950年|5月1日|2000年|3月2日` -> the two dates with a wide hyphen."""
-    born, died = args[0] + args[1], args[2] + args[3]
-    return f"{born}\uff0d{died}" if died else born
 
 
 def ship(args: Arguments) -> str:

@@ -1,7 +1,7 @@
 """The inline templates whose text a reader of the sentence would miss, and what they say; what else may be read.
 
 Their names by language are in `wikitemplates.toml`, those that never say anything in `wikisilent.toml`; what they say
-is in `wikisay`. Knows nothing of brackets, links or pages: it is given a template's name and its arguments as text.
+is in `wikisay` and `wikitimes`. Knows nothing of brackets, links or pages: it is given a name and arguments as text.
 """
 
 import re
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from data_prep.raw import wikisay as say
+from data_prep.raw import wikitimes as times
 from data_prep.raw.wikiarguments import Arguments
 from data_prep.raw.wikisay import APOSTROPHE, Say
 
@@ -28,13 +29,31 @@ _SAYS: dict[str, Say] = {
             say.listed,
         ),
         *(say.ill, say.linked_elsewhere, say.lien, say.helper, say.block, say.plural),
-        *(say.lowered, say.raised, say.capitalised, say.nihongo, say.reading, say.chinese, say.lifetime),
+        *(say.lowered, say.raised, say.capitalised, say.nihongo, say.reading, say.chinese, times.lifetime),
         *(say.convert, say.measure, say.metric, say.height, say.gauge, say.value, say.power_of_ten, say.fraction),
-        *(say.ordinal, say.full_date, say.as_of, say.age, say.double_date, say.century_or_text, say.two_centuries),
-        *(say.clock, say.ship, say.ship_class, say.old_money, say.rupees, say.paragraph_of_law),
+        *(say.ordinal, say.ratio, say.music, say.above_sea, say.wrapped, say.verse, say.german_verse, say.section_link),
+        *(times.full_date, times.as_of, times.age, times.age_in_days, times.month_name, times.duration),
+        *(times.double_date, times.century_or_text, times.two_centuries, times.spanish_century),
+        *(
+            times.spanish_centuries,
+            times.clock,
+            say.textual_citation,
+            say.ship,
+            say.ship_class,
+            say.old_money,
+            say.rupees,
+            say.paragraph_of_law,
+        ),
     )
 }
 _PREFIXES: dict[str, Say] = {"lang-": say.first, "script/": say.last, "link-": say.helper}
+_ENDINGS: dict[str, Say] = {" span": say.wrapped, "-span": say.wrapped, "\u7bc4\u56f2": say.wrapped}
+# French names that are the text themselves: {{XIXe}}, {{XIXe siècle}}, {{1er janvier}}.
+_ITSELF = re.compile(
+    r"(?:[IVX]+(?:er|re|e|\u00e8re)|[IVX]{2,})(?: (?:si\u00e8cles?|mill\u00e9naire)(?: av\. J\.-C\.)?)?"
+    r"|[0-9]{1,2}(?:er)? (?:janvier|f\u00e9vrier|mars|avril|mai|juin|juillet|ao\u00fbt|septembre|octobre|novembre"
+    r"|d\u00e9cembre)(?: [0-9]{1,4})?|[0-9]{1,4}(?:re|e|\u00e8re)"
+)
 # Functions of MediaWiki that are written like templates, with a colon before their first argument.
 _FUNCTIONS = ("formatnum", "plural", "lc", "uc", "ucfirst", "lcfirst", "nowrap")
 # Words that editors' notes and citations have and text has not.
@@ -45,6 +64,8 @@ _SETTINGS = frozenset(("yes", "no", "y", "n", "on", "off", "left", "right", "cen
 _READABLE = re.compile(r"[^<>{}\[\]|=\n\x00\\_#]{1,80}")
 _FILE = re.compile(r"\.\w{2,4}$|^https?:|^//", re.IGNORECASE)
 _NUMBER = re.compile(r"[-+\u2212]?\d[\d.,\u00a0 ]*")
+# The beginning of a number or of a date, or the code of a country or a currency.
+_PART = re.compile(r"[-+\u2212]?\d|[A-Z]{2,4}\Z")
 _UNIT = re.compile(r"[^\W\d_]{1,4}(?:[/\u00b2\u00b3^23][^\W\d_]{0,3}\d?)?|[%\u00b0\u2032\u2033]|\u00b0[CFK]")
 _CODE = re.compile(r"[a-z]{2,3}(?:-[A-Za-z]{2,8})*")
 
@@ -55,9 +76,13 @@ def speaks(name: str, language: str = "") -> Say | None:
 
     `language` is the code of the wiki's language; without it the names of all languages count, English ones first.
     """
-    name = plain_template(name)
-    table = _table(language)
-    return table.get(name) or next((say for prefix, say in _PREFIXES.items() if name.startswith(prefix)), None)
+    written, name = name.strip(), plain_template(name)
+    if known := _table(language).get(name):
+        return known
+    if language in ("fr", "") and _ITSELF.fullmatch(written):
+        return say.literal(written)
+    known = next((known for prefix, known in _PREFIXES.items() if name.startswith(prefix)), None)
+    return known or next((known for ending, known in _ENDINGS.items() if name.endswith(ending)), None)
 
 
 def plain_template(name: str) -> str:
@@ -83,15 +108,19 @@ def is_silent(name: str) -> bool:
 def reads(args: Arguments) -> str:
     """What can be read of an unknown template in the middle of a sentence, "" where that is not plain text.
 
-    `2000|m` -> "2000 m", `de|Wort` -> "Wort", else the first argument.
+    `2000|m` -> "2000 m", `de|Wort` -> "Wort", else the first argument. Of several, a number or a code alone would say
+    something else than the template does.
     """
     if any(args.named.get(note) for note in _NOTES):
         return ""
-    text = args[0]
-    if _CODE.fullmatch(text) and args[1]:
-        text = args[1]
-    elif _NUMBER.fullmatch(text) and _UNIT.fullmatch(args[1]):
-        text = f"{text} {args[1]}"
+    words = [word for word in args.listed if word]
+    if len(words) > 1 and _CODE.fullmatch(words[0]):
+        del words[0]
+    text = words[0] if words else ""
+    if len(words) == 2 and _NUMBER.fullmatch(text) and _UNIT.fullmatch(words[1]):
+        text = f"{text} {words[1]}"
+    elif len(words) > 1 and _PART.match(text):
+        return ""
     plain = _READABLE.fullmatch(text) and not _FILE.search(text) and any(map(str.isalnum, text))
     return text if plain and text.lower() not in _SETTINGS else ""
 
@@ -133,9 +162,11 @@ def _made(kind: str, form: str) -> Say:
     if kind == "around":
         return say.around(*parts)
     if kind == "centuries":
-        return say.centuries(*parts)
+        return times.centuries(*parts)
+    if kind == "years":
+        return times.span_of_years(*parts)
     assert kind == "dates", f"{kind} is no kind of wikitemplates.toml"
-    return say.day_first(parts[:12], *parts[12:])
+    return times.day_first(parts[:12], *parts[12:])
 
 
 @cache

@@ -8,6 +8,7 @@ a table, and never with the rest of the page.
 import html
 import re
 from collections import Counter
+from functools import cache
 from html.entities import html5
 
 from data_prep.raw.wikiarguments import split_arguments
@@ -19,7 +20,7 @@ _MAX_DEPTH = 8
 # Stands where a template or a formula was cut out, until the gap is closed; no wikitext holds it.
 _GAP = "\x00"
 
-_HEADING = re.compile(r"\n(==[^\n]*)")
+_HEADING = re.compile(r"\n(=[^\n]+)")
 _IN_HEADING = re.compile(r"\{\{[^{}]*\}\}|<[^<>]*>|\[\[[^][|]*\|")
 # What joins two titles: "Notes and references", "Literatur & Weblinks".
 _JOINED = re.compile(
@@ -28,11 +29,11 @@ _JOINED = re.compile(
 
 _CUT_TAGS = (
     "ref|math|chem|ce|gallery|source|syntaxhighlight|timeline|score|pre|hiero|imagemap|graph|mapframe|maplink|inputbox"
-    "|references|templatestyles|templatedata|indicator|categorytree|includeonly|table|section"
+    "|references|templatestyles|templatedata|indicator|categorytree|includeonly|table|section|languages"
 )
 _KEPT_TAGS = (
     "abbr|bdi|bdo|b|big|cite|code|data|del|dfn|em|font|i|ins|kbd|mark|q|rb|rp|rtc|rt|ruby|samp|small|span|strike"
-    "|strong|sub|sup|s|time|tt|u|var|wbr|nowiki|noinclude|onlyinclude"
+    "|strong|sub|sup|s|time|tt|u|var|wbr|nowiki|noinclude|onlyinclude|phonos|translate|tvar"
 )
 _BLOCK_TAGS = "blockquote|caption|center|dd|div|dl|dt|h[1-6]|hr|li|ol|poem|p|td|th|tr|ul"
 # Between a tag and its end there is no second opening of it: then the first one is broken, and loses its tag only.
@@ -48,7 +49,10 @@ _OPENERS = {"}}": "{{", "|}": "{|"}
 _INDENTED_TABLE = re.compile(r"\n[ \t:]++(?=\{\||\|\})")
 _PARAMETER = re.compile(r"\{\{\{([^{}|]*+)[^{}]*+\}\}\}")
 
-_LINK = re.compile(r"\[\[([^][|\n]*+)(?:\|([^][]*+(?:(?:\[(?!\[)|\](?!\]))[^][]*+)*+))?\]\]")
+# A bracketed word may be the last of a label: [[a|b [c]]].
+_LINK = re.compile(r"\[\[([^][|\n]*+)(?:\|([^][]*+(?:(?:\[(?!\[)(?:[^][]*+\](?=\]\]))?|\](?!\]))[^][]*+)*+))?\]\]")
+# Longer ones with a blank line in them were never closed.
+_LONGEST_CAPTION = 1_000
 _LANGUAGE = re.compile(r"[a-z]{2,3}(?:-[a-z]+)*+|simple")
 _OPEN = re.compile(r"\[\[([^][|\n:]{1,60}):")
 _EXTERNAL = re.compile(r"\[(?:(?:https?:|ftps?:|irc:|gopher:|git:)?//|mailto:|news:)[^][<>\s]*+[ \t]*+([^][\n]*+)\]")
@@ -56,6 +60,13 @@ _EXTERNAL = re.compile(r"\[(?:(?:https?:|ftps?:|irc:|gopher:|git:)?//|mailto:|ne
 _SWITCH = re.compile(
     r"(?:__|\uff3f\uff3f)([^\W\d_\uff3f][^\s_\uff3f<>]{0,40}(?:_[^\s_\uff3f<>]{1,40}){0,6})(?:__|\uff3f\uff3f)"
 )
+# The title of the page in its own text, as English and other large wikis write it.
+_TITLE = re.compile(
+    r"\{\{\s*+(?:(?:FULL|BASE|SUB)?PAGENAME|(?:VOLLER)?SEITENNAME|NOM(?:COMPLET|BASEDE)?PAGE(?:COMPLET)?"
+    r"|NOMBREDEP[A\u00c1]GINA|NOMEDAP[A\u00c1]GINA|NAZWASTRONY|PAGINANAAM|SIDNAMN|TITOLOPAGINA"
+    r"|\u041d\u0410\u0417\u0412\u0410\u041d\u0418\u0415\u0421\u0422\u0420\u0410\u041d\u0418\u0426\u042b|\u30da\u30fc\u30b8\u540d|\u9875\u540d|\u9801\u540d)\s*+\}\}"
+)
+_TITLE_LANGUAGES = frozenset(("de", "fr", "es", "pt", "pl", "nl", "sv", "it", "ru", "ja", "zh"))
 _SMALL_SWITCHES = frozenset(("notoc", "toc", "forcetoc", "noeditsection", "nogallery", "noindex", "index", "hiddencat"))
 _VARIANTS = re.compile(r"-\{(?!\{)([^{}]*+)\}-")
 _VARIANT = re.compile(r"[a-z]{2,3}(?:-[a-z]{2,8})?")
@@ -63,23 +74,29 @@ _VARIANT = re.compile(r"[a-z]{2,3}(?:-[a-z]{2,8})?")
 _UNSPACED = re.compile(
     r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7a3\uff10-\uff19\u0e00-\u0eff\u1000-\u109f\u3001\uff08\uff09]"
 )
+# Prepositions and articles of Hebrew are letters of the next word, which may be a template.
+_HEBREW_PREFIX = re.compile(r"[\s(\u05be-][\u05d1\u05d4\u05d5\u05db\u05dc\u05de\u05e9]{1,3}\Z")
 # Longer ones are no part of a sentence.
 _MOST_READ = 200
 _ENTITY = re.compile(r"&(?:#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6}|[a-zA-Z][a-zA-Z0-9]{1,31});")
 _HOLED = re.compile(r"\(([^()\x00]*+\x00[^()]*+)\)")
-_SEPARATORS = re.compile(r" ?[,;](?: ?[,;])*+")
-_CLOSING = frozenset(",.;:)")
+_WIDE_HOLED = re.compile(r"\uff08([^\uff08\uff09\x00]*+\x00[^\uff08\uff09]*+)\uff09")
+_SEPARATORS = re.compile(r" ?[,;\u3001\uff0c\uff1b](?: ?[,;\u3001\uff0c\uff1b])*+")
+_CLOSING = frozenset(",.;:)\u3001\uff0c")
 _MARKS = frozenset("*#:;=|!{-")
 _LETTER = re.compile(r"[^\W\d_]")
 
 
-def plain_text(wikitext: str, names: Names | None = None, cut: Counter[str] | None = None) -> list[str]:
+def plain_text(
+    wikitext: str, names: Names | None = None, cut: Counter[str] | None = None, title: str = ""
+) -> list[str]:
     """The paragraphs of a page, without markup and without "\\n".
 
     Left out: templates that say nothing in a sentence, tables, references, files, categories, formulas, galleries, code
     blocks, headings, and the sections of references and links. An item of a list is a paragraph. `names` are those of
     the page's wiki, without them those of all languages. The names of templates that were cut out in the middle of a
-    sentence, though they may have said something, are counted in `cut`.
+    sentence, though they may have said something, are counted in `cut`. `title` is that of the page, which its text may
+    say by a magic word.
     """
     names = names or names_of(Site())
     cut = Counter() if cut is None else cut
@@ -88,6 +105,8 @@ def plain_text(wikitext: str, names: Names | None = None, cut: Counter[str] | No
         text = _NOWIKI.sub(lambda match: _MARKUP.sub(_escaped, match[1]), text)
     text = _without_sections(_without_comments(text), names.sections)
     text = _CUT.sub(_cut, text)
+    if title and ("PAGENAME" in text or (names.language in _TITLE_LANGUAGES and _TITLE.search(text))):
+        text = _TITLE.sub(lambda match: title, text)
     text = _without_links(_without_braces(text, names, cut), names)
     if "-{" in text:
         text = _VARIANTS.sub(_variant, text)
@@ -118,6 +137,18 @@ def is_left_out(title: str) -> bool:
     return _is_no_prose(title, names_of(Site()).sections)
 
 
+@cache
+def titles_left_out() -> frozenset[str]:
+    """The titles of such sections as articles write them, in any language."""
+    return frozenset(title.capitalize() for title in names_of(Site()).sections)
+
+
+def is_category(line: str) -> bool:
+    """Whether a line is the rest of a link to a category, in any language."""
+    prefix, colon, _ = line.partition(":")
+    return bool(colon) and len(prefix) < _MOST_READ and plain_name(prefix) in names_of(Site()).categories
+
+
 def _escaped(match: re.Match[str]) -> str:
     return f"&#{ord(match[0])};"
 
@@ -135,7 +166,7 @@ def _without_sections(text: str, titles: frozenset[str]) -> str:
     for match in _HEADING.finditer(text):
         line = match[1].rstrip()
         level = min(len(line) - len(line.lstrip("=")), len(line) - len(line.rstrip("=")))
-        if level == 0:
+        if level == 0 or len(line) < 3:
             continue
         if left_out and level <= left_out:
             position, left_out = match.start(), 0
@@ -251,6 +282,8 @@ def _in_sentence(text: str, start: int, stop: int) -> bool:
         return word in ".?!\u3002\n" and following[:1].islower()
     if before[-1:] == "\n":
         return behind[:1] in " ,'" and behind[1:].lstrip(" '")[:1].islower()
+    if _HEBREW_PREFIX.search(before):
+        return True
     return _UNSPACED.fullmatch(before[-1:]) is not None and _UNSPACED.fullmatch(behind[:1]) is not None
 
 
@@ -286,7 +319,7 @@ def _link(match: re.Match[str], names: Names) -> str:
     if ":" in target:
         prefix = target.partition(":")[0].strip()
         kind = plain_name(prefix)
-        if kind in names.files and "\n\n" not in (label or ""):
+        if kind in names.files and (label is None or len(label) < _LONGEST_CAPTION or "\n\n" not in label):
             return _apart(match)
         if kind in names.categories:
             return _GAP
@@ -336,20 +369,22 @@ def _tag(match: re.Match[str]) -> str:
 
 def without_gaps(text: str) -> str:
     """Parentheses and commas mended where something was cut out of them, marked with "\\x00"."""
+    if "\uff08" in text:
+        text = _WIDE_HOLED.sub(_mended, text)
     first, *others = _HOLED.sub(_mended, text).split(_GAP)
     kept = [first]
     for piece in others:
         if piece[:1] in _CLOSING:
             kept[-1] = kept[-1].rstrip(" ")
-            piece = piece[kept[-1][-1:] == piece[0] == "," :]
+            piece = piece[kept[-1][-1:] == piece[0] and piece[0] in ",\u3001\uff0c" :]
         kept.append(piece)
     return "".join(kept)
 
 
 def _mended(match: re.Match[str]) -> str:
     inside = " ".join(match[1].replace(_GAP, " ").split())
-    inside = _SEPARATORS.sub(lambda found: found[0].strip()[0], inside).strip(" ,;:")
-    return f"({inside})" if inside else _GAP
+    inside = _SEPARATORS.sub(lambda found: found[0].strip()[0], inside).strip(" ,;:\u3001\uff0c\uff1b\uff1a")
+    return f"{match[0][0]}{inside}{match[0][-1]}" if inside else _GAP
 
 
 def _paragraphs(text: str) -> list[str]:

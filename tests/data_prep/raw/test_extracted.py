@@ -130,6 +130,22 @@ def test_sections_of_links_go_up_to_the_next_heading() -> None:
 @pytest.mark.parametrize(
     ("text", "wanted"),
     [
+        ("It was a hill.\nSee also.\n- Other hill\n- Valley", ["It was a hill."]),
+        ("C'est une ville.\n\nVoir aussi.\n\nLiens externes.\n Page", ["C'est une ville.", ""]),
+        # Without full stops nobody can say where a section ends.
+        (
+            "C'est une ville.\n\nVoir aussi\n\nLiens externes\n Page\n\nCat\u00e9gorie:Ville",
+            ["C'est une ville.", "", "", " Page", ""],
+        ),
+    ],
+)
+def test_titles_of_references_need_no_guess(text: str, wanted: list[str]) -> None:
+    assert mended(text) == wanted
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
         ("calligraphy (), flowers () and tea ().", "calligraphy, flowers and tea."),
         ("Ueshiba ( , 14 December 1883) came", "Ueshiba (14 December 1883) came"),
         ('The word "atom" (; ""), meaning that', 'The word "atom", meaning that'),
@@ -142,6 +158,11 @@ def test_sections_of_links_go_up_to_the_next_heading() -> None:
         ('"Titanic""s captain of HMS "Nile"","', '"Titanic"\'s captain of HMS "Nile",'),
         ('with "" being Latin for "little pig"', 'with being Latin for "little pig"'),
         ("the values of formula_1 and formula_23are (formula_4) codice_5.", "the values of and are."),
+        (
+            "\u6771\u4eac\uff08\u3068\u3046\u3001\uff09\u306f\uff08\uff09\u300c\u300d\u3068\uff08\u30011950\u5e74\uff09",
+            "\u6771\u4eac\uff08\u3068\u3046\uff09\u306f\u3068\uff081950\u5e74\uff09",
+        ),
+        ("von \u201e\u201c und \u201e\u201d an", "von und an"),
         ("so \u201c\u201d and \u00ab\u00bb of it", "so and of it"),
         ('f(x, y) is printf() . . . and (so) on; "a", "b"', 'f(x, y) is printf() . . . and (so) on; "a", "b"'),
         ("Texte : voil\u00e0 ; et (oui) !", "Texte : voil\u00e0 ; et (oui) !"),
@@ -166,6 +187,8 @@ def test_holes_are_closed(text: str, wanted: str) -> None:
         # Escaped twice, it is read once, and blanks and dashes as what they are.
         ("&amp;lt;b&amp;gt; is&amp;nbsp;bold &amp; so on", "&lt;b&gt; is\xa0bold & so on"),
         ("R&D has &ndash; and &lt; 5", "R&D has \u2013 and &lt; 5"),
+        ("it is &lt;ref&gt;cite&lt;/ref&gt; the <i>end</i> of &lt;!-- c --&gt; it", "it is  the end of  it"),
+        ("10<sup>6</sup> men", "10^6 men"),
         ("5 &lt; 6 &gt; 4 &amp; it is", "5 < 6 > 4 & it is"),
     ],
 )
@@ -180,7 +203,26 @@ def test_an_escaped_text_is_read_as_what_was_escaped(lines: list[str]) -> None:
     assert mended("\n".join(html.escape(line, quote=False) for line in raw)) == mended("\n".join(raw))
 
 
-UNITS = ['""', '"a ', "(", "( ,", "(a", " ,", ", ", "[[", "{{", "<b>", "formula_1", "&lt;", "<li>", "|", "A.\n", '"b""']
+UNITS = [
+    '""',
+    '"a ',
+    "(",
+    "( ,",
+    "(a",
+    " ,",
+    ", ",
+    "[[",
+    "{{",
+    "<b>",
+    "formula_1",
+    "&lt;",
+    "<li>",
+    "|",
+    "A.\n",
+    '"b""',
+    "\uff08",
+    "\uff08\u3001",
+]
 
 
 @pytest.mark.parametrize("unit", UNITS)

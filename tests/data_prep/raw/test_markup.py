@@ -22,6 +22,16 @@ from data_prep.raw.markup import mended_paragraphs, without_markup
         ("in his last days.\n/ref> Caesar was", "in his last days.\n Caesar was"),
         ("So it ended.</ref> And <!-- not --> then", "So it ended. And  then"),
         ("One&lt;br /&gt;two &lt;i&gt;three&lt;/i&gt; &amp;lt;br&amp;gt; 4 &lt; 5", "One\ntwo three \n 4 &lt; 5"),
+        (
+            "a &lt;ref name=x&gt;cite&lt;/ref&gt;b &lt;!-- c --&gt;d &amp;lt;ref&amp;gt;e&amp;lt;/ref&amp;gt;f<i>g</i>",
+            "a b d fg",
+        ),
+        ("a &lt;ref name=x /&gt;b &lt;ref&gt;c", "a b c"),
+        ("Hello<P>World.<hr>One<li>two<br/ >three", "Hello\nWorld.\nOne\ntwo\nthree"),
+        (
+            "10<sup>6</sup>, 10&lt;sup&gt;\u22123&lt;/sup&gt; and 5 m<sup>2</sup> of the 1<sup>st</sup>",
+            "10^6, 10^\u22123 and 5 m2 of the 1st",
+        ),
         ("&lt;a href=&quot;x&quot;&gt;link&lt;/a&gt;", "link"),
         # Quotes as typewriters had them are no code.
         ("`The Saint' is<br />good, `Castle' is not", "`The Saint' is\ngood, `Castle' is not"),
@@ -54,6 +64,8 @@ def test_what_may_be_text_or_code_stays(text: str) -> None:
 
 
 def test_holes_in_prose_are_closed() -> None:
+    wide = "\u6771\u4eac\uff08\u3068\u3046\u3001\uff09\u306f\uff08\uff09\u90fd\u5e02"
+    assert mended_paragraphs(wide)[0] == ["\u6771\u4eac\uff08\u3068\u3046\uff09\u306f\u90fd\u5e02"]
     text = "Aikido ( , 14 December 1883) was made by Ueshiba (). It is young (; born late).\nSo (it is) there."
     wanted = "Aikido (14 December 1883) was made by Ueshiba. It is young (born late).\nSo (it is) there."
     assert mended_paragraphs(text) == (wanted.split("\n"), {"markup_dropped": 0, "holes_closed": 1})
@@ -94,7 +106,24 @@ def test_of_well_formed_html_the_text_of_a_parser_stays(text: str) -> None:
     assert without_markup(text).split() == "".join(Words(text).found).split()
 
 
-TOKENS = [*'<>b=x()`"', "</", "/>", "br", "ref", " ", "&lt;", "&gt;", ", ", "\n", "<i>", "</i>"]
+TOKENS = [
+    *'<>b=x()`"',
+    "</",
+    "/>",
+    "br",
+    "ref",
+    " ",
+    "&lt;",
+    "&gt;",
+    ", ",
+    "\n",
+    "<i>",
+    "</i>",
+    "ref&gt;",
+    "\uff08",
+    "\uff09",
+    "\u3001",
+]
 
 
 @given(st.lists(st.sampled_from(TOKENS), max_size=40).map("".join))
@@ -121,6 +150,11 @@ UNITS = [
     "(",
     "(,",
     "<i><",
+    "&lt;ref&gt;",
+    "&lt;!--",
+    "1&lt;sup&gt;",
+    "\uff08",
+    "\u3001 ",
 ]
 
 

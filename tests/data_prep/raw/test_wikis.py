@@ -87,14 +87,28 @@ def test_templates_of_other_languages(language: str, wikitext: str, text: str) -
     assert not cut
 
 
+@pytest.mark.parametrize(
+    ("language", "title"), [(language, title) for language, titles in WIKIS["titles"].items() for title in titles]
+)
+def test_sections_that_are_no_prose(language: str, title: str) -> None:
+    assert plain_text(f"a\n== {title} ==\nb", names_of(Site(language))) == ["a"]
+
+
 @pytest.mark.parametrize("text", WIKIS["redirects"]["texts"])
 def test_redirects(text: str) -> None:
     assert redirect_words().match(text)
     assert not redirect_words().match(text.replace("[[", ""))
 
 
-@pytest.mark.parametrize(("language", "mark"), WIKIS["disambiguation"]["texts"].items())
+@pytest.mark.parametrize(
+    ("language", "mark"),
+    [(language, mark) for language, marks in WIKIS["disambiguation"]["texts"].items() for mark in marks],
+)
 def test_disambiguation_pages(language: str, mark: str) -> None:
     page = Page("7", "T", 0, False, f"* [[A]]\n{mark}", "wikitext")
     assert keep_page(page, names_of(Site(language))) == "disambiguation pages"
+    assert (
+        keep_page(Page("7", "T", 0, False, "{{Egy\u00e9rt-redir|x}}\nA word.", "wikitext"), names_of(Site("hu")))
+        is None
+    )
     assert keep_page(Page("7", "T", 0, False, "A word.", "wikitext"), names_of(Site(language))) is None

@@ -52,6 +52,8 @@ def test_an_article_with_every_kind_of_markup() -> None:
         ("[//a.b/c rel] and [mailto:a@b.c mail]", "rel and mail"),
         ("see http://a.b/c", "see http://a.b/c"),
         ("[[http://a.b label]] x", "label x"),
+        ("[[File:a.jpg|thumb|cap [1] [z]]]Foo [[a|b [c]]] d", "Foo b [c] d"),
+        ("[[File:a.jpg|thumb|one.\n\n* two [[b]]\n\nthree]]Foo", "Foo"),
         ("he [sic] said [...] it", "he [sic] said [...] it"),
         ("array[0] and [1, 2]", "array[0] and [1, 2]"),
     ],
@@ -74,6 +76,7 @@ def test_links(wikitext: str, text: str) -> None:
         ("'''Foo''''s '''''Foo''''''s '''''Foo''' bar''", "Foo's Foo's Foo bar"),
         ("''Foo''<ref>x</ref>'s ''Foo''<nowiki/>'s ''Foo''{{citation needed}}'s", "Foo's Foo's Foo's"),
         ("{{lang|fr|''Foo''}}'s [[File:a.jpg|x]]'''b'''", "Foo's b"),
+        ("''Les Mis\u00e9rables'''' success", "Les Mis\u00e9rables' success"),
         ("'''a''' b l'''c'' d", "a b l'c d"),
         ("'''a ''b", "a b"),
         ("a<br>b<br />c<BR/>d", "a b c d"),
@@ -89,6 +92,7 @@ def test_links(wikitext: str, text: str) -> None:
         ("a\u00a0b\u2009c\td&#10;e", "a b c d e"),
         ("<nowiki>[[a]] ''b'' {{c}} <ref></nowiki> d<nowiki/>e", "[[a]] ''b'' {{c}} <ref> de"),
         ("__NOTOC__ a __init__", "a __init__"),
+        ("<languages/><translate><!--T:1-->\nThe <phonos file=x.ogg>word</phonos></translate>", "The word"),
         ("__notoc__ a __\u041e\u0413\u041b__ b __\u76ee\u6b21__ c __INHALTSVERZEICHNIS_ERZWINGEN__", "a b c"),
         ("-{zh-hans:a;zh-hant:b}- -{c}- -{H|zh-cn:d;zh-tw:e}-f", "a c f"),
         ("a<!-- b -->c<!--\n\n-->d", "acd"),
@@ -160,6 +164,40 @@ def test_blocks_are_cut_out(wikitext: str, text: str) -> None:
         ),
         ("aged {{age|1950|5|1|2000|4|30}}, {{age|1950|5|1|2000|5|1}}; {{age|1950|5|1}} now", "aged 49, 50; now"),
         ("{{convert|2|x|3|x|4|m}} {{convert|1+1/2|in}} {{track gauge|1435mm}}", "2 by 3 by 4 m 1 1/2 in 1435 mm"),
+        (
+            "B{{music|flat}} {{music|natural}} E{{music|b}} F{{music|#}} {{music|time|3|4}} {{music|x}}",
+            "B\u266d \u266e E\u266d F\u266f 3/4 \U0001d12a",
+        ),
+        (
+            "{{circa|1500|1550}} {{fl.|1500|1520}} {{reign|1500|1520}} {{circa|1500}} {{b.|1500}}",
+            "c. 1500 \u2013 c. 1550 fl. 1500\u20131520 r. 1500\u20131520 c. 1500 b. 1500",
+        ),
+        (
+            "{{bibleverse|John|3:16|NIV}} {{bibleverse||Genesis|1:1}} {{bibleverse|1|John|2:3}}",
+            "John 3:16 Genesis 1:1 1 John 2:3",
+        ),
+        (
+            "{{ratio|3|2}} {{duration|1|2|3}} {{duration|m=3|s=5}} {{val|3|0.1|u=m}} {{val|3|0.2|0.1}}",
+            "3:2 1:02:03 3:05 3\u00b10.1 m 3+0.2\u22120.1",
+        ),
+        (
+            "{{age in days|2000|1|1|2000|3|1}} {{monthname|3}} {{INRConvert|500|c}} {{U.S. Route|66}}",
+            "60 March \u20b9500 crore U.S. Route 66",
+        ),
+        (
+            "{{post-nominals|country=GBR|OBE|FRS}} {{section link|Foo|Bar}} {{slink||Bar}}",
+            "OBE FRS Foo \u00a7 Bar \u00a7 Bar",
+        ),
+        (
+            "{{harvtxt|Smith|2000}} and {{harvtxt|Smith|Jones|2000a|p=5}} argue",
+            "Smith (2000) and Smith & Jones (2000a, p. 5) argue",
+        ),
+        # The words that an editor's note is about stay.
+        (
+            "{{citation needed span|text=the sky|date=x}} {{clarify span|is|date=x}} {{fact span|green}} {{cns|or so}}",
+            "the sky is green or so",
+        ),
+        ("10{{sup|6}} 10{{sup|\u22123}} 1{{sup|st}} H{{sub|2}}O", "10^6 10^\u22123 1st H2O"),
         ("{{PLURAL:3|ship|ships}} {{Template:nowrap|a}} {{ill|Name|de|Wer|lt=him}} {{ill|de|Wer}}", "ships a him Wer"),
     ],
 )
@@ -175,6 +213,12 @@ def test_templates(wikitext: str, text: str) -> None:
         ("a ({{foo|de|Wort}}) e", "a (Wort) e", 0),
         ("the {{foo}} is, {{foo|x=y}} was", "the is, was", 2),
         ("see {{foo|a.jpg}} or {{foo|{{bar}}}} or {{foo|yes}} there", "see or or there", 3),
+        # One of several arguments, if it is a number or a code, says something else than the template.
+        (
+            "from {{foo|1941|1945}} to {{foo|USA|500}} is {{foo|de|5|6}} or {{foo|John Smith|5}} there",
+            "from to is or John Smith there",
+            3,
+        ),
         # Notes, doubts, citations, icons and what stands beside the text say nothing, wherever they stand.
         (
             "a{{citation needed|date=May 2011}} b {{who|date=x}} c {{sfn|Smith|2001|p=3}} d {{efn|note}} e",
@@ -194,6 +238,19 @@ def test_unknown_templates_are_read_in_the_middle_of_a_sentence(wikitext: str, t
     found: Counter[str] = Counter()
     assert plain_text(wikitext, names_of(Site("en")), found) == [text]
     assert found.total() == cut
+
+
+def test_the_title_of_the_page() -> None:
+    assert plain_text("'''{{PAGENAME}}''' is {{ FULLPAGENAME }}.", title="Foo") == ["Foo is Foo."]
+    assert plain_text("Die {{SEITENNAME}} ist.", names_of(Site("de")), title="Foo") == ["Die Foo ist."]
+    assert plain_text("The {{PAGENAME}} is.") == ["The is."]
+
+
+def test_holes_in_wide_parentheses_are_closed() -> None:
+    text = (
+        "\u6771\u4eac\uff08{{IPA|x}}\u30011950\u5e74\uff09\u306f\uff08{{IPA|x}}\uff09\u3001{{Efn|x}}\u3001\u90fd\u5e02"
+    )
+    assert plain_text(text) == ["\u6771\u4eac\uff081950\u5e74\uff09\u306f\u3001\u90fd\u5e02"]
 
 
 def test_names_of_templates() -> None:
@@ -230,6 +287,7 @@ def test_paragraphs(wikitext: str, paragraphs: list[str]) -> None:
 def test_sections_without_prose_are_left_out_up_to_the_next_of_their_level() -> None:
     wikitext = "a\n== See also ==\nb\n=== c ===\nd\n== E ==\nf\n=== ''Notes'' ===\ng\n=== h ===\ni\n==References:==\nj"
     assert plain_text(wikitext) == ["a", "f", "i"]
+    assert plain_text("a\n= References =\n* b\n=\nc\n= History =\nd") == ["a", "d"]
     assert plain_text("a\n==Notes on style==\nb\n==External links==\nc") == ["a", "b"]
 
 
@@ -241,7 +299,8 @@ def test_sections_without_prose_are_left_out_up_to_the_next_of_their_level() -> 
         ("a [[unclosed b\n\nc [[d|e]] f", ["a unclosed b", "c e f"]),
         ("a ]] b", ["a b"]),
         ("[[File:a.jpg|thumb|unclosed\n\nb [[c]]", ["b c"]),
-        ("[[File:a.jpg|thumb|unclosed\n\nb [[c]] ]] d", ["unclosed", "b c d"]),
+        ("[[File:a.jpg|thumb|unclosed\n\nb [[c]] ]] d", ["d"]),
+        ("[[File:a.jpg|unclosed\n\n" + "b " * 1000 + "[[c]] ]] d", ["unclosed", "b " * 1000 + "c d"]),
         ("{| class=x\n|-\n! h !! i\n| never closed\n\nText after.", ["Text after."]),
         ("{{Infobox\n| name = b {{c\n}}\nText after.", ["Infobox", "Text after."]),
         ("{| \n| {{unclosed\n|}\nb", ["b"]),
