@@ -13,7 +13,7 @@ from tokenizers import Tokenizer
 from tqdm import tqdm
 
 from data_prep.corpus import Corpus, check_file, is_made, lock, required_manifest, staged_folder
-from data_prep.documents import SPLITS, read_documents
+from data_prep.documents import SPLITS, Document, Split, read_documents
 from data_prep.ingest import check_clean, clean_inputs
 from data_prep.manifest import UserError, sha256_file, write_manifest
 from data_prep.terminal import escaped, show
@@ -53,9 +53,12 @@ Kind = Literal["wordpiece", "bpe"]
 TOKENIZER_FILE = "tokenizer.json"
 # Documents come in the order of a hash, so that the first of them are a fair sample of a large corpus.
 TRAINING_CHARACTERS = 1 << 28
-MEASURED_DOCUMENTS = 1000
+# Of each split: so many documents, fewer where they are books.
+MEASURED_DOCUMENTS, MEASURED_CHARACTERS = 1000, 1 << 24
 # Of the characters: above the first the most frequent lost words are shown, above the second nothing is made.
 LOST_WARNING, LOST_LIMIT = 0.01, 0.2
+_LOSSES = ("unknown_rate", "lost_rate", "lost_words")
+_SPLIT_NAMES = {"train": "training", "val": "validation"}
 _EXAMPLES = 5
 
 
@@ -101,7 +104,8 @@ def make_tokenizer(
         with staged_folder(corpus.tokenizer) as folder:
             path = folder / TOKENIZER_FILE
             path.write_text(tokenizer.to_str(pretty=True), encoding="utf-8")
-            documents = islice(read_documents(corpus.clean, "val"), MEASURED_DOCUMENTS)
+            opened = open_tokenizer(path, sha256_file(path))
+            measures = {split: measure(opened, _measured(corpus, split)) for split in SPLITS}
             results: dict[str, Any] = {
                 "kind": model_kind(tokenizer),
                 "vocab_size": vocabulary_size(tokenizer),
@@ -110,9 +114,11 @@ def make_tokenizer(
                 "appended_special_tokens": loaded.appended if loaded else (),
                 "guessed": loaded.guessed if loaded else (),
                 "sha256": sha256_file(path),
-                **measure(open_tokenizer(path, sha256_file(path)), documents),
+                **measures["val"],
+                "train": {key: measures["train"][key] for key in _LOSSES},
             }
-            _check_loss(results, load)
+            for split in SPLITS:
+                _check_loss(split, measures[split], results, load)
             write_manifest(folder, "tokenizer", settings, inputs, started, results)
     for line in _lines(tokenizer, results, vocab_size, load):
         show(f"tokenizer: {line}")
@@ -184,14 +190,28 @@ def _training_texts(corpus: Corpus) -> Iterator[str]:
                 return
 
 
-def _check_loss(results: dict[str, Any], load: Path | None) -> None:
-    if results["lost_rate"] <= LOST_LIMIT:
+def _measured(corpus: Corpus, split: Split) -> Iterator[Document]:
+    """The sample of a split that a vocabulary is measured on: whole documents, the first in any case."""
+    left = MEASURED_CHARACTERS
+    for document in islice(read_documents(corpus.clean, split), MEASURED_DOCUMENTS):
+        yield document
+        left -= len(document.text)
+        if left <= 0:
+            return
+
+
+def _check_loss(split: Split, measures: dict[str, Any], results: dict[str, Any], load: Path | None) -> None:
+    documents = f"{_SPLIT_NAMES[split]} documents"
+    if not measures["tokens_per_character"]:
+        raise UserError(f"{load or 'the vocabulary'} makes no token at all of the {documents}; name another one")
+    if measures["lost_rate"] <= LOST_LIMIT:
         return
     long = " (words of more than 100 characters always, as texts without spaces have them)"
+    lost_as = results["special_token_texts"]["unk"] if measures["unknown_rate"] else "nothing"
     raise UserError(
-        f"{load or 'the vocabulary'} has no entries for {results['lost_rate']:.1%} of the characters of the validation "
-        f"documents: they become {results['special_token_texts']['unk']}{long * (results['kind'] == 'wordpiece')}, the "
-        f"most frequent {_lost_words(results)}; nothing is unknown to byte-level BPE: train it with --kind bpe "
+        f"{load or 'the vocabulary'} has no entries for {measures['lost_rate']:.1%} of the characters of the "
+        f"{documents}: they become {lost_as}{long * (results['kind'] == 'wordpiece')}, the most frequent "
+        f"{_lost_words(measures)}; nothing is unknown to byte-level BPE: train it with --kind bpe "
         "(corpus.tokenizer_kind), or name a vocabulary made for this text with --load (corpus.tokenizer)"
     )
 
@@ -208,8 +228,12 @@ def _lines(tokenizer: Tokenizer, results: dict[str, Any], vocab_size: int | None
         shown = ", ".join(f"{change} {times:,} times" for change, times in letter_changes(results)[:_EXAMPLES])
         share = results["changed_letters"] / results["letters"]
         yield f"{results['changed_letters']:,} letters ({share:.2%}) are changed apart from case: {shown}"
-    if results["lost_rate"] > LOST_WARNING or results["unknown_rate"] > LOST_WARNING:
-        yield f"warning: {results['unknown_rate']:.1%} of the tokens are unknown, most often {_lost_words(results)}"
+    found, where = max((results, "val"), (results["train"], "train"), key=lambda each: each[0]["lost_rate"])
+    if found["lost_rate"] > LOST_WARNING or found["unknown_rate"] > LOST_WARNING:
+        yield (
+            f"warning: on {where} {found['unknown_rate']:.1%} of the tokens are unknown and {found['lost_rate']:.1%} "
+            f"of the characters lost, most often {_lost_words(found)}"
+        )
     if results["guessed"]:
         yield (
             f"{load} does not say how its text was made; guessed from the entries: {', '.join(results['guessed'])}; "

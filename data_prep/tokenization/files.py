@@ -12,7 +12,16 @@ from typing import Any
 from tokenizers import Tokenizer, models
 
 from data_prep.manifest import UserError, sha256_file, sha256_json
-from data_prep.tokenization.checks import WANTED, check_ids, check_merges, check_repeats, merge_pairs, tried, usable
+from data_prep.tokenization.checks import (
+    WANTED,
+    check_holds,
+    check_ids,
+    check_merges,
+    check_repeats,
+    merge_pairs,
+    tried,
+    usable,
+)
 from data_prep.tokenization.habits import Habits, guess_habits, habits_of
 from data_prep.tokenization.published import TOKENIZER_CONFIG, companions, published_tokenizer, said_in
 from data_prep.tokenization.vocabulary import (
@@ -123,7 +132,8 @@ def _read_json(text: str, path: Path) -> dict[str, Any]:
 def _vocab_txt(text: str, path: Path, wanted: _Wanted) -> LoadedVocabulary:
     entries = [line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")]
     check_repeats(entries, path)
-    missing = [token for token in BERT_TOKENS.values() if token not in set(entries)]
+    vocab = {entry: number for number, entry in enumerate(entries)}
+    missing = [token for token in BERT_TOKENS.values() if token not in vocab]
     if missing:
         raise UserError(f"{path} lacks the special tokens {', '.join(missing)}; wanted is a BERT vocabulary")
     beside = companions(path)
@@ -137,6 +147,7 @@ def _vocab_txt(text: str, path: Path, wanted: _Wanted) -> LoadedVocabulary:
         options = {"do_lower_case": lowercase, "strip_accents": strip_accents}
         found = published_tokenizer(files, options)
         if found is not None:
+            check_holds(found, vocab, path)
             return LoadedVocabulary(usable(found, path), _sha256_of(files))
     guess = guess_habits(entries, lowercase, strip_accents)
     spaced = said.get("tokenize_chinese_chars")
@@ -153,7 +164,6 @@ def _vocab_txt(text: str, path: Path, wanted: _Wanted) -> LoadedVocabulary:
         found = published_tokenizer(files, options, assumed="BertTokenizer")
         assert found is not None
         return LoadedVocabulary(usable(found, path), _sha256_of(files), guessed=guessed)
-    vocab = {entry: number for number, entry in enumerate(entries)}
     return LoadedVocabulary(bert_tokenizer(word_piece(vocab), habits.normalizer()), sha256_file(path), guessed=guessed)
 
 
@@ -205,6 +215,7 @@ def _tokenizer_json(text: str, model: Mapping[str, Any], path: Path) -> LoadedVo
     if len(files) > 1:
         found = published_tokenizer(files, {})
         assert found is not None
+        check_holds(found, tokenizer.get_vocab(with_added_tokens=False), path)
         tokenizer = found
     return LoadedVocabulary(usable(tokenizer, path), _sha256_of(files))
 
@@ -216,6 +227,7 @@ def _vocab_json(entries: Mapping[str, Any], path: Path) -> LoadedVocabulary:
     files = {"vocab.json": path, "merges.txt": merges, **beside}
     found = published_tokenizer(files, {}) if beside else None
     if found is not None:
+        check_holds(found, entries, path)
         missing = tuple(token for token in ROBERTA_TOKENS.values() if found.token_to_id(token) is None)
         tokenizer = usable(with_roberta_tokens(found) if missing else found, path)
         return LoadedVocabulary(tokenizer, _sha256_of(files), missing)

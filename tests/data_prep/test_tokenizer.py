@@ -292,8 +292,8 @@ def test_lost_words_are_named_above_one_percent_and_stop_the_stage_above_twenty(
     assert 0.01 < results["lost_rate"] < 0.2
     assert results["lost_words"] == [["\u6c11", 2 * documents], ["\u4eba", documents]]
     assert lines[1] == (
-        f"warning: {results['unknown_rate']:.1%} of the tokens are unknown, most often \u6c11 {2 * documents} times, "
-        f"\u4eba {documents} times"
+        f"warning: on val {results['unknown_rate']:.1%} of the tokens are unknown and {results['lost_rate']:.1%} of "
+        f"the characters lost, most often \u6c11 {2 * documents} times, \u4eba {documents} times"
     )
     thai = tiny(tmp_path / "t", "\u0e20\u0e32\u0e29\u0e32\u0e44\u0e17\u0e22" * 20, "\u0e17\u0e35\u0e48" * 60)
     capsys.readouterr()
@@ -305,6 +305,28 @@ def test_lost_words_are_named_above_one_percent_and_stop_the_stage_above_twenty(
     assert sorted(each.name for each in thai.root.iterdir()) == ["clean", "raw_files.json"]
     printed(thai, capsys, "--vocab-size", "300", "--kind", "bpe")
     assert made(thai)[1]["results"]["lost_rate"] == 0
+
+
+def test_what_is_lost_is_looked_for_in_train_too(german: Corpus, tmp_path: Path, monkeypatch, capsys) -> None:
+    path = vocabulary(tmp_path / "vocab.txt", "m\u00f6chte", "sch\u00f6n", "f\u00fcr")
+    ours = stage.read_documents
+    thai = Document("s", "1", "\u0e20\u0e32\u0e29\u0e32\u0e44\u0e17\u0e22")
+    monkeypatch.setattr(
+        stage, "read_documents", lambda folder, split: [thai] if split == "train" else ours(folder, split)
+    )
+    capsys.readouterr()
+    assert main(["tokenizer", "--corpus", str(german.root), "--force", "--load", str(path)]) == 2
+    assert "has no entries for 100.0% of the characters of the training documents: they become [UNK]" in (
+        capsys.readouterr().err
+    )
+
+
+def test_the_measured_sample_ends_behind_a_document(finished: Corpus, monkeypatch) -> None:
+    every = list(read_documents(finished.clean, "train"))
+    assert list(stage._measured(finished, "train")) == every
+    for limit, count in ((1, 1), (len(every[0].text), 1), (len(every[0].text) + 1, 2)):
+        monkeypatch.setattr(stage, "MEASURED_CHARACTERS", limit)
+        assert list(stage._measured(finished, "train")) == every[:count]
 
 
 def test_a_corpus_of_unknown_tokens_makes_no_shards(tmp_path: Path, monkeypatch, capsys) -> None:

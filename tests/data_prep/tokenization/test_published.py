@@ -261,3 +261,10 @@ def test_special_tokens_of_the_class_are_needed_too(bert: Path) -> None:
     described(bert, {"tokenizer_class": "BertTokenizer", "mask_token": "[GAP]"}, None)
     assert load_vocabulary(bert).tokenizer.token_to_id("[GAP]") is not None
     assert load_vocabulary(bert).tokenizer.token_to_id("[MASK]") == BERT_SPECIALS.index("[MASK]")
+
+
+def test_a_class_that_does_not_read_the_named_file_is_refused(bert: Path) -> None:
+    """Its tokenizer would have five entries."""
+    described(bert, None, "roberta")
+    with pytest.raises(UserError, match=r"vocab\.txt and what lies beside it that lacks \d+ of its 300 entries"):
+        load_vocabulary(bert)
