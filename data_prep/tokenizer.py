@@ -19,7 +19,7 @@ from data_prep.manifest import UserError, sha256_file, write_manifest
 from data_prep.terminal import escaped, show
 from data_prep.tokenization.files import LoadedVocabulary, load_tokenizer, load_vocabulary
 from data_prep.tokenization.habits import habits_of, lost_to
-from data_prep.tokenization.measures import measure
+from data_prep.tokenization.measures import LONGEST_WORD, measure
 from data_prep.tokenization.train import (
     ALPHABET_COVERS,
     ALPHABET_SHARE,
@@ -65,13 +65,13 @@ _EXAMPLES = 5
 def make_tokenizer(
     corpus: Corpus,
     vocab_size: int | None,
-    kind: Kind = "wordpiece",
+    kind: Kind | None = None,
     cased: bool | None = None,
     strip_accents: bool | None = None,
     load: Path | None = None,
     force: bool = False,
 ) -> None:
-    """Make `tokenizer/tokenizer.json`: train `vocab_size` entries of a kind, or take the files at `load`.
+    """Make `tokenizer/tokenizer.json`: train `vocab_size` entries of a kind (None: WordPiece), or take those at `load`.
 
     `cased` and `strip_accents` are for WordPiece. When it is trained, None means lower-cased with its accents; of
     files, what they say or, where they do not, a guess that is printed. Byte-level BPE keeps every byte.
@@ -80,6 +80,8 @@ def make_tokenizer(
     """
     if load is None and vocab_size is None:
         raise UserError("either --vocab-size N (train a vocabulary) or --load FILE (take one) is needed")
+    if load is not None and kind is not None:
+        raise UserError(f"--kind {kind} says what to train, but --load {load} brings its own kind: leave one away")
     started = time.time()
     inputs = clean_inputs(corpus)
     loaded = None if load is None else load_vocabulary(load, cased, strip_accents)
@@ -87,7 +89,7 @@ def make_tokenizer(
         "kind": "loaded", "vocab_size": vocab_size, "cased": cased, "strip_accents": strip_accents
     }  # fmt: skip
     if loaded is None:
-        settings = {"vocab_size": vocab_size, **_training_settings(kind, cased, strip_accents)}
+        settings = {"vocab_size": vocab_size, **_training_settings(kind or "wordpiece", cased, strip_accents)}
     else:
         inputs["loaded_sha256"] = loaded.sha256
     with lock(corpus):
@@ -113,6 +115,8 @@ def make_tokenizer(
                 "special_token_texts": special_tokens(tokenizer),
                 "appended_special_tokens": loaded.appended if loaded else (),
                 "guessed": loaded.guessed if loaded else (),
+                "assumed": loaded.assumed if loaded else (),
+                "composed_entries": loaded.composed if loaded else 0,
                 "sha256": sha256_file(path),
                 **measures["val"],
                 "train": {key: measures["train"][key] for key in _LOSSES},
@@ -206,14 +210,39 @@ def _check_loss(split: Split, measures: dict[str, Any], results: dict[str, Any],
         raise UserError(f"{load or 'the vocabulary'} makes no token at all of the {documents}; name another one")
     if measures["lost_rate"] <= LOST_LIMIT:
         return
-    long = " (words of more than 100 characters always, as texts without spaces have them)"
     lost_as = results["special_token_texts"]["unk"] if measures["unknown_rate"] else "nothing"
+    is_long = results["kind"] == "wordpiece" and 2 * measures["lost_long_rate"] > measures["lost_rate"]
+    long = f", being in words of more than {LONGEST_WORD} characters, as texts without spaces have them"
+    cures = [*_unsaid(results, load)]
+    if load is None and not is_long:
+        cures.append(
+            f"raise --vocab-size (corpus.vocab_size): single characters get {ALPHABET_SHARE:.0%} of the entries, at "
+            f"least {LEAST_ALPHABET}"
+        )
+    cures.append(
+        "nothing is unknown to byte-level BPE: train it with --kind bpe (corpus.tokenizer_kind), or name a vocabulary "
+        "made for this text with --load (corpus.tokenizer)"
+    )
     raise UserError(
         f"{load or 'the vocabulary'} has no entries for {measures['lost_rate']:.1%} of the characters of the "
-        f"{documents}: they become {lost_as}{long * (results['kind'] == 'wordpiece')}, the most frequent "
-        f"{_lost_words(measures)}; nothing is unknown to byte-level BPE: train it with --kind bpe "
-        "(corpus.tokenizer_kind), or name a vocabulary made for this text with --load (corpus.tokenizer)"
+        f"{documents}: they become {lost_as}{long * is_long}, the most frequent {_lost_words(measures)}; "
+        f"{'; '.join(cures)}"
     )
+
+
+def _unsaid(results: dict[str, Any], load: Path | None) -> Iterator[str]:
+    """What the files of a vocabulary leave open, how it was decided, and what decides it otherwise."""
+    keys = "--cased and --strip-accents (corpus.cased, corpus.strip_accents), or their --no- forms"
+    config = "tokenize_chinese_chars in a tokenizer_config.json beside it"
+    for found, means in (("guessed", "guessed from the entries"), ("assumed", "the default of the class it is for")):
+        if results[found]:
+            # The last one, where it is there.
+            is_spacing = "Chinese" in results[found][-1]
+            deciding = [keys] * (len(results[found]) > is_spacing) + [config] * is_spacing
+            yield (
+                f"{load} does not say how its text was made; {means}: {', '.join(results[found])}; "
+                f"to say it: {', '.join(deciding)}"
+            )
 
 
 def _lines(tokenizer: Tokenizer, results: dict[str, Any], vocab_size: int | None, load: Path | None) -> Iterator[str]:
@@ -234,21 +263,25 @@ def _lines(tokenizer: Tokenizer, results: dict[str, Any], vocab_size: int | None
             f"warning: on {where} {found['unknown_rate']:.1%} of the tokens are unknown and {found['lost_rate']:.1%} "
             f"of the characters lost, most often {_lost_words(found)}"
         )
-    if results["guessed"]:
-        yield (
-            f"{load} does not say how its text was made; guessed from the entries: {', '.join(results['guessed'])}; "
-            "--cased and --strip-accents (corpus.cased, corpus.strip_accents), or their --no- forms, decide"
-        )
+    yield from _unsaid(results, load)
+    if results["composed_entries"]:
+        yield f"{_entries(results['composed_entries'])} taken in Unicode NFC, in which documents are"
     if load is not None:
-        unreached = lost_to(tokenizer.get_vocab(with_added_tokens=False), habits_of(tokenizer))
+        added = {token.content for token in tokenizer.get_added_tokens_decoder().values()}
+        unreached = lost_to(tokenizer.get_vocab().keys() - added, habits_of(tokenizer))
         if unreached:
             named = ", ".join(escaped(entry) for entry in sorted(unreached)[:_EXAMPLES])
-            yield f"{len(unreached):,} entries are never reached, as text is lower-cased or stripped before: {named}"
+            done = "lower-cased, stripped or composed"
+            yield f"{_entries(len(unreached))} never reached, as text is {done} before: {named}"
     if results["appended_special_tokens"]:
         added = results["appended_special_tokens"]
         yield f"{load} lacks {' '.join(added)}: added as the last {len(added)} ids"
     if vocab_size is not None and results["vocab_size"] < vocab_size:
         yield f"the text yields no more than {results['vocab_size']:,} of {vocab_size:,} entries"
+
+
+def _entries(count: int) -> str:
+    return "1 entry is" if count == 1 else f"{count:,} entries are"
 
 
 def letter_changes(results: dict[str, Any]) -> list[tuple[str, int]]:

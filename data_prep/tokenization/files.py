@@ -4,6 +4,7 @@ What a file holds is recognised by its content and checked before it is taken. K
 """
 
 import json
+import unicodedata
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,7 @@ from data_prep.tokenization.checks import (
     tried,
     usable,
 )
-from data_prep.tokenization.habits import Habits, guess_habits, habits_of
+from data_prep.tokenization.habits import Habits, guess_habits, habits_of, has_ideographs
 from data_prep.tokenization.published import TOKENIZER_CONFIG, companions, published_tokenizer, said_in
 from data_prep.tokenization.vocabulary import (
     BERT_TOKENS,
@@ -42,13 +43,17 @@ _MERGES = "merges.txt"
 class LoadedVocabulary:
     """A tokenizer, the hash of the files it came from, and the special tokens that were added to their entries.
 
-    `guessed`: the habits that neither the files nor the user told, in words.
+    `guessed`: the habits that neither the files nor the user told, in words; `assumed`: those of them that are
+    transformers' default for the class that the files name. `composed`: how many entries were brought into NFC, in
+    which documents are.
     """
 
     tokenizer: Tokenizer
     sha256: str
     appended: tuple[str, ...] = ()
     guessed: tuple[str, ...] = ()
+    assumed: tuple[str, ...] = ()
+    composed: int = 0
 
 
 @dataclass(frozen=True)
@@ -148,13 +153,15 @@ def _vocab_txt(text: str, path: Path, wanted: _Wanted) -> LoadedVocabulary:
         found = published_tokenizer(files, options)
         if found is not None:
             check_holds(found, vocab, path)
-            return LoadedVocabulary(usable(found, path), _sha256_of(files))
+            assumed = _in_words(habits_of(found), lowercase is None, strip_accents is None)
+            return LoadedVocabulary(usable(found, path), _sha256_of(files), assumed=assumed)
     guess = guess_habits(entries, lowercase, strip_accents)
     spaced = said.get("tokenize_chinese_chars")
     habits = Habits(
         guess.lowercase, guess.strip_accents, spaced if isinstance(spaced, bool) else guess.space_ideographs
     )
-    guessed = _guessed(habits, lowercase is None, strip_accents is None)
+    is_spacing = not isinstance(spaced, bool) and has_ideographs(entries)
+    guessed = _in_words(habits, lowercase is None, strip_accents is None, is_spacing)
     if beside:
         options = {
             "do_lower_case": habits.lowercase,
@@ -164,15 +171,21 @@ def _vocab_txt(text: str, path: Path, wanted: _Wanted) -> LoadedVocabulary:
         found = published_tokenizer(files, options, assumed="BertTokenizer")
         assert found is not None
         return LoadedVocabulary(usable(found, path), _sha256_of(files), guessed=guessed)
-    return LoadedVocabulary(bert_tokenizer(word_piece(vocab), habits.normalizer()), sha256_file(path), guessed=guessed)
+    in_nfc = {unicodedata.normalize("NFC", entry): number for entry, number in vocab.items()}
+    taken = in_nfc if len(in_nfc) == len(vocab) else vocab
+    composed = len(taken.keys() - vocab.keys())
+    tokenizer = bert_tokenizer(word_piece(taken), habits.normalizer())
+    return LoadedVocabulary(tokenizer, sha256_file(path), guessed=guessed, composed=composed)
 
 
-def _guessed(habits: Habits, is_case: bool, is_accents: bool) -> tuple[str, ...]:
+def _in_words(habits: Habits, is_case: bool, is_accents: bool, is_spacing: bool = False) -> tuple[str, ...]:
     words = []
     if is_case:
         words.append("lower-casing" if habits.lowercase else "cased")
     if is_accents:
         words.append("accents stripped" if habits.strip_accents else "accents kept")
+    if is_spacing:
+        words.append("every Chinese character a word" if habits.space_ideographs else "words of Chinese characters")
     return tuple(words)
 
 

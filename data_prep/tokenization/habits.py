@@ -18,8 +18,11 @@ _BRACKETED = re.compile(r"\[.*\]|<.*>", re.DOTALL)
 _IDEOGRAPH = re.compile("[\u4e00-\u9fff\u3400-\u4dbf\U00020000-\U0002ceaf\uf900-\ufaff\U0002f800-\U0002fa1f]")
 # Zero-width non-joiner and joiner. They are spelling in Persian and Indic scripts; BERT's own normaliser drops them.
 JOINERS = "\u200c\u200d"
-# Fewer letters than these are words of one letter rather than an alphabet.
+# Fewer letters than these are words of one letter rather than an alphabet, and fewer words of ideographs were added by
+# hand.
 _ALPHABET = 10
+# Its capitals (Mtavruli) stand in headlines only.
+_GEORGIAN = re.compile("[\u10d0-\u10ff]")
 # Of the entries that have a case. BERT's cased vocabularies have a third; words added by hand are a few of thousands.
 _CASED_SHARE = 0.1
 # Of all entries. Vocabularies of stripped text have none at all, of English with its accents some hundred in 30,000.
@@ -91,11 +94,13 @@ def stripped(text: str) -> str:
 
 
 def lost_to(entries: Iterable[str], habits: Habits) -> list[str]:
-    """The entries that text can never become, because they hold what these habits take away; in their order."""
+    """The entries that text in NFC can never become, because they hold what these habits take away or marks that NFC
+    does not leave apart; in their order, none twice."""
     return [
         entry
-        for entry in plain(entries)
-        if (habits.lowercase and entry != entry.lower()) or (habits.strip_accents and stripped(entry) != entry)
+        for entry in dict.fromkeys(plain(entries))
+        if (habits.lowercase and entry != entry.lower())
+        or (stripped(entry) != entry if habits.strip_accents else not unicodedata.is_normalized("NFC", entry))
     ]
 
 
@@ -108,9 +113,10 @@ def plain(entries: Iterable[str]) -> list[str]:
 def guess_habits(entries: Iterable[str], lowercase: bool | None = None, strip_accents: bool | None = None) -> Habits:
     """The habits of the text that a WordPiece vocabulary was made of, where they are not given.
 
-    Lower-cased: where most small letters that are entries have no capital beside them; where few letters are
-    entries, where less than a tenth of the entries have capitals. Stripped: where text was lower-cased, as in BERT,
-    and (almost) no entry has an accent. Ideographs are words, unless more entries hold several of them than one.
+    Lower-cased: where most small letters without accents that are entries have no capital beside them; where few
+    letters are entries, where less than a tenth of the entries have capitals; Georgian ones do not count. Stripped:
+    where text was lower-cased, as in BERT, and (almost) no entry has an accent. Ideographs are words, unless more
+    entries hold several of them than one, and not just a few.
     """
     words = plain(entries)
     if lowercase is None:
@@ -122,15 +128,25 @@ def guess_habits(entries: Iterable[str], lowercase: bool | None = None, strip_ac
 
 
 def _is_cased(words: list[str]) -> bool:
-    letters = {word for word in words if len(word) == 1}
-    small = [letter for letter in letters if letter.islower() and len(letter.upper()) == 1]
+    with_case = [word for word in words if word.lower() != word.upper() and not _GEORGIAN.search(word)]
+    letters = {word for word in with_case if len(word) == 1}
+    # Capitals with accents are rare in a text, as in Vietnamese and in polytonic Greek.
+    small = [letter for letter in letters if letter.islower() and len(letter.upper()) == 1 and not _is_accented(letter)]
     if len(small) >= _ALPHABET:
         return 2 * sum(letter.upper() in letters for letter in small) > len(small)
-    with_case = [word for word in words if word.lower() != word.upper()]
     return sum(word != word.lower() for word in with_case) > _CASED_SHARE * len(with_case)
+
+
+def _is_accented(letter: str) -> bool:
+    return not unicodedata.is_normalized("NFD", letter)
+
+
+def has_ideographs(entries: Iterable[str]) -> bool:
+    """Whether any entry begins a word with Chinese characters, which may be set apart or not."""
+    return any(not entry.startswith(CONTINUATION) and _IDEOGRAPH.search(entry) for entry in entries)
 
 
 def _is_spaced(entries: Iterable[str]) -> bool:
     beginning = [entry for entry in entries if not entry.startswith(CONTINUATION) and _IDEOGRAPH.search(entry)]
     single = sum(len(entry) == 1 for entry in beginning)
-    return len(beginning) - single <= single
+    return len(beginning) - single <= max(single, _ALPHABET)

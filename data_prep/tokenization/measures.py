@@ -16,6 +16,8 @@ from data_prep.tokenization.vocabulary import single_character_ids, special_ids,
 
 _EXAMPLES = 8
 _LONGEST_EXAMPLE = 40
+# Of WordPiece, here and in BERT's own code: what is longer is unknown.
+LONGEST_WORD = 100
 # What normalisers set around or in front of a character is no change of it.
 _ADDED = " \u2581"
 _JOINERS = "\u200c\u200d"
@@ -27,7 +29,8 @@ def measure(tokenizer: Tokenizer, documents: Iterable[Document]) -> dict[str, An
     Tokens a word between white space (fertility), a character and a byte of UTF-8; the shares of the tokens that are
     unknown, and that are one character or a part of one, one-letter words and punctuation included.
     `lost_rate`: the share of the characters that are not white space which stand under unknown tokens, or under none
-    although the normaliser leaves something of them; `lost_words`, the most frequent of these.
+    although the normaliser leaves something of them; `lost_words`, the most frequent of these;
+    `lost_long_rate`, the part of it that is words too long for WordPiece.
     `letters`, and `changed_letters`: how many of them, marks and zero-width joiners included, become others before the
     look-up than themselves or their small letter; `letter_changes`, the most frequent of these as (letter, what it
     becomes, times).
@@ -58,6 +61,7 @@ def measure(tokenizer: Tokenizer, documents: Iterable[Document]) -> dict[str, An
         "unknown_rate": int(counts[unknown]) / max(1, tokens),
         "single_character_rate": int(counts[single_character_ids(tokenizer)].sum()) / max(1, tokens),
         "lost_rate": sum(len(word) * count for word, count in lost.items()) / max(1, visible),
+        "lost_long_rate": sum(len(word) * lost[word] for word in lost if len(word) > LONGEST_WORD) / max(1, visible),
         "lost_words": [[word[:_LONGEST_EXAMPLE], count] for word, count in _commonest(lost)],
         "letters": sum(count for char, count in characters.items() if _is_letter(char)),
         "changed_letters": changes.total(),
