@@ -18,6 +18,8 @@ _BRACKETED = re.compile(r"\[.*\]|<.*>", re.DOTALL)
 _IDEOGRAPH = re.compile("[\u4e00-\u9fff\u3400-\u4dbf\U00020000-\U0002ceaf\uf900-\ufaff\U0002f800-\U0002fa1f]")
 # Zero-width non-joiner and joiner. They are spelling in Persian and Indic scripts; BERT's own normaliser drops them.
 JOINERS = "\u200c\u200d"
+# Where words end in Khmer, Thai and Burmese as some write them; BERT's own normaliser joins what it separates.
+ZERO_WIDTH_SPACE = "\u200b"
 # Fewer letters than these are words of one letter rather than an alphabet, and fewer words of ideographs were added by
 # hand.
 _ALPHABET = 10
@@ -48,26 +50,27 @@ class Habits:
         )
 
 
-def bert_normalizer(lowercase: bool, strip_accents: bool, joiners: str = "") -> normalizers.Normalizer:
-    """BERT's, which keeps these zero-width joiners."""
-    if not joiners:
-        return normalizers.BertNormalizer(lowercase=lowercase, strip_accents=strip_accents)
-    return normalizers.Sequence(
-        [
-            normalizers.Replace(Regex(_dropped_but(joiners)), ""),
-            normalizers.BertNormalizer(clean_text=False, lowercase=lowercase, strip_accents=strip_accents),
-        ]
-    )
+def bert_normalizer(
+    lowercase: bool, strip_accents: bool, joiners: str = "", separates: bool = False
+) -> normalizers.Normalizer:
+    """BERT's, which keeps these zero-width joiners, and with `separates` takes zero-width spaces for spaces."""
+    steps: list[normalizers.Normalizer] = [normalizers.Replace(ZERO_WIDTH_SPACE, " ")] if separates else []
+    if joiners:
+        steps.append(normalizers.Replace(Regex(_dropped_but(joiners)), ""))
+    steps.append(normalizers.BertNormalizer(clean_text=not joiners, lowercase=lowercase, strip_accents=strip_accents))
+    return normalizers.Sequence(steps) if len(steps) > 1 else steps[0]
 
 
 def is_berts(normalizer: dict[str, Any] | None) -> bool:
     """Whether a tokenizer.json's normaliser is BERT's or `bert_normalizer`, which look at one character at a time."""
     if normalizer is None or normalizer["type"] == "BertNormalizer":
         return normalizer is not None
-    steps = normalizer.get("normalizers", [])
-    if [step["type"] for step in steps] != ["Replace", "BertNormalizer"] or steps[0]["content"]:
-        return False
-    return steps[0]["pattern"].get("Regex") in [_dropped_but(some) for some in (*JOINERS, JOINERS)]
+    *before, last = normalizer.get("normalizers") or [normalizer]
+    known = [({"String": ZERO_WIDTH_SPACE}, " ")]
+    known += [({"Regex": _dropped_but(some)}, "") for some in (*JOINERS, JOINERS)]
+    return last["type"] == "BertNormalizer" and all(
+        step["type"] == "Replace" and (step["pattern"], step["content"]) in known for step in before
+    )
 
 
 def _dropped_but(joiners: str) -> str:
