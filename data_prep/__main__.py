@@ -69,7 +69,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_corpus(command)
     command.add_argument("--vocab-size", type=int, help="entries to train, special tokens included")
     command.add_argument(
-        "--kind", choices=["wordpiece", "bpe"], default="wordpiece", help="what to train (default wordpiece)"
+        "--kind", choices=["wordpiece", "bpe"], help="what to train (default wordpiece); not with --load"
     )
     command.add_argument(
         "--cased",

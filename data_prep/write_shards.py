@@ -143,7 +143,8 @@ def shard(
         figures = results[split]
         filled = figures["tokens"] / (figures["rows"] * row_length)
         left_out = f", {figures['tokens_left_out']:,} tokens left out" if figures["tokens_left_out"] else ""
-        unknown = f", {figures['unknown_tokens']:,} of them unknown" if figures["unknown_tokens"] else ""
+        share = figures["unknown_tokens"] / figures["tokens"]
+        unknown = f", {figures['unknown_tokens']:,} of them ({share:.2%}) unknown" if share else ""
         print(
             f"shard: {split} {figures['rows']:,} rows, {figures['tokens']:,} tokens{unknown}, {1 - filled:.2%} padding"
             f"{left_out}"

@@ -94,6 +94,15 @@ class Corpus(Section):
             )
         return self
 
+    @model_validator(mode="after")
+    def bytes_have_no_habits(self) -> Self:
+        if self.tokenizer is None and self.tokenizer_kind == "bpe" and (self.cased is False or self.strip_accents):
+            key = "cased (false)" if self.cased is False else "strip_accents (true)"
+            raise ValueError(
+                f'{key} is for WordPiece, tokenizer_kind "bpe" keeps every byte: leave one of the two away'
+            )
+        return self
+
     @property
     def row_lengths(self) -> tuple[int, ...]:
         return (self.row_length,) if self.long_row_length is None else (self.row_length, self.long_row_length)

@@ -142,7 +142,13 @@ def corpus_commands(run: Run) -> list[list[str]]:
 def make_corpus(
     run: Run, force: bool, only: str | None = None, part: str | None = None, workers: int | None = None
 ) -> int:
-    """Make the run's corpus, or one stage of it, in processes of data_prep; the exit code of the first that fails."""
+    """Make the run's corpus, or one stage of it, in processes of data_prep; the exit code of the first that fails.
+
+    Raises UserError before any text is read where corpus.tokenizer is needed and not there.
+    """
+    given = run.recipe.corpus.tokenizer
+    if given and only in (None, "tokenizer") and not Path(given).exists():
+        raise UserError(f"corpus.tokenizer ({given}) does not exist (looked in {Path.cwd()})")
     for arguments in corpus_commands(run):
         stage = arguments[0]
         if only not in (None, stage):

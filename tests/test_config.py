@@ -63,6 +63,8 @@ def test_overrides(override: str, read: object) -> None:
         ({"search": {"enabled": False}, "pretrain": {"rewind": "inherit"}}, ["rewind ('inherit')"]),
         ({"ticket": {"heads": 0.0, "neurons": 0.0, "flops": 0.5}}, ["ticket", "flops"]),
         ({"objective": {"mask_token": 0.9, "random_token": 0.2}}, ["exceed 1"]),
+        ({"corpus": {"tokenizer_kind": "bpe", "cased": False}}, ["corpus: cased (false)", 'tokenizer_kind "bpe"']),
+        ({"corpus": {"tokenizer_kind": "bpe", "strip_accents": True}}, ["corpus: strip_accents (true)"]),
     ],
 )
 def test_values_that_do_not_fit_together(values: dict, words: list[str]) -> None:

@@ -5,9 +5,10 @@ from pathlib import Path
 import pytest
 
 from data_prep.__main__ import build_parser
+from data_prep.manifest import UserError
 from pipeline.config import parse_recipe
 from pipeline.run import Run
-from pipeline.stages import corpus_commands
+from pipeline.stages import corpus_commands, make_corpus
 
 
 @pytest.mark.parametrize("loaded", [True, False])
@@ -22,3 +23,11 @@ def test_habits_of_a_vocabulary(tmp_path: Path, loaded: bool, cased: bool | None
     args = build_parser().parse_args(corpus_commands(run)[1])
     assert (args.cased, args.strip_accents) == (cased, strip_accents)
     assert (str(args.load), args.vocab_size) == (("vocab.txt", None) if loaded else ("None", 2048))
+
+
+@pytest.mark.parametrize("only", [None, "tokenizer"])
+def test_a_vocabulary_that_is_not_there_is_told_before_text_is_read(tmp_path: Path, only: str | None) -> None:
+    recipe = parse_recipe({"corpus": {"name": "c", "tokenizer": str(tmp_path / "none")}}, "test")
+    with pytest.raises(UserError, match=r"corpus\.tokenizer \(.*none\) does not exist"):
+        make_corpus(Run.of(tmp_path, "r", recipe, {}), force=False, only=only)
+    assert not list(tmp_path.iterdir())

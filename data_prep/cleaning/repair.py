@@ -9,14 +9,15 @@ from collections.abc import Iterable
 
 from ftfy import TextFixerConfig, fix_text
 from ftfy.badness import is_bad
-from ftfy.chardata import CONTROL_CHARS, LIGATURES, WIDTH_MAP
+from ftfy.chardata import CONTROL_CHARS, LIGATURES
 from ftfy.fixes import uncurl_quotes
 
 from data_prep.cleaning.tally import Tally
 
 # Replaced before ftfy, which drops some of them and joins what they separate. C1 controls it reads as
-# Windows-1252: U+0085 is an ellipsis, which is how that character comes into texts.
-_FTFY = TextFixerConfig(normalization="NFC", fix_line_breaks=False, explain=False)
+# Windows-1252: U+0085 is an ellipsis, which is how that character comes into texts. Full-width punctuation is how
+# Chinese and Japanese are written.
+_FTFY = TextFixerConfig(normalization="NFC", fix_line_breaks=False, fix_character_width=False, explain=False)
 _SEPARATORS = re.compile("[\x0b\x0c\r\x1c-\x1e\u2028\u2029]")
 # Not yet ESC, by which ftfy knows terminal escapes, nor C1 controls, by which it knows mojibake.
 _CONTROLS = re.compile("[\x00-\x08\x0e-\x1a\x1f\x7f\ufeff]")
@@ -26,7 +27,7 @@ _ANY_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ufeff]")
 # What ftfy does to a line without any of these is to straighten quotes and to normalise, unless it sees mojibake.
 _TOUCHED_BY_FTFY = re.compile(
     "[&\x1b\x80-\x9f\ud800-\udfff"
-    + "".join(re.escape(chr(code)) for code in sorted(CONTROL_CHARS | LIGATURES | WIDTH_MAP) if code > 0x7F)
+    + "".join(re.escape(chr(code)) for code in sorted(CONTROL_CHARS | LIGATURES) if code > 0x7F)
     + "]"
 )
 _CURLY = re.compile("[\u02bc\u2018-\u201f]")

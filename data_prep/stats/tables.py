@@ -169,7 +169,9 @@ def tokenizer_table(figures: Figures) -> Table:
         *_losses(found),
         ("tokens of one character", f"{found['single_character_rate']:.1%}"),
     ]  # fmt: skip
-    return Table("Tokenizer", ("", "value"), rows, note="Rates are measured on validation documents.")
+    return Table(
+        "Tokenizer", ("", "value"), rows, note="Rates are measured on validation documents, if not said otherwise."
+    )
 
 
 def _losses(found: dict[str, Any]) -> list[tuple[str, str]]:
@@ -177,6 +179,8 @@ def _losses(found: dict[str, Any]) -> list[tuple[str, str]]:
     if "lost_rate" not in found:
         return []
     rows = [("characters lost", f"{found['lost_rate']:.4%}")]
+    if "train" in found:
+        rows.append(("characters lost in train", f"{found['train']['lost_rate']:.4%}"))
     if found["lost_words"]:
         rows.append(("most lost", ", ".join(f"{escaped(word)} x {count:,}" for word, count in found["lost_words"])))
     rows.append(("letters changed, apart from case", share_of(found["changed_letters"], found["letters"])))

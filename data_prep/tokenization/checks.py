@@ -50,6 +50,18 @@ def usable(tokenizer: Tokenizer, path: Path) -> Tokenizer:
     return tokenizer
 
 
+def check_holds(tokenizer: Tokenizer, entries: Mapping[str, int], path: Path) -> None:
+    """UserError unless a tokenizer that transformers made of a file has its entries by their ids."""
+    vocab = tokenizer.get_vocab()
+    other = [entry for entry, number in entries.items() if vocab.get(entry) != number]
+    if other:
+        raise UserError(
+            f"transformers makes a tokenizer of {path} and what lies beside it that lacks {len(other)} of its "
+            f"{len(entries)} entries, the first is {other[0]!r}: what tokenizer_config.json or config.json names is "
+            "for other files; mend it, or name a copy of the file alone"
+        )
+
+
 def merge_pairs(merges: Iterable[Any]) -> Iterator[tuple[str, str]]:
     for number, merge in enumerate(merges):
         yield f"merge {number}", " ".join(map(str, merge)) if isinstance(merge, list) else str(merge)

@@ -4,6 +4,7 @@ What a file holds is recognised by its content and checked before it is taken. K
 """
 
 import json
+import unicodedata
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +13,17 @@ from typing import Any
 from tokenizers import Tokenizer, models
 
 from data_prep.manifest import UserError, sha256_file, sha256_json
-from data_prep.tokenization.checks import WANTED, check_ids, check_merges, check_repeats, merge_pairs, tried, usable
-from data_prep.tokenization.habits import Habits, guess_habits, habits_of
+from data_prep.tokenization.checks import (
+    WANTED,
+    check_holds,
+    check_ids,
+    check_merges,
+    check_repeats,
+    merge_pairs,
+    tried,
+    usable,
+)
+from data_prep.tokenization.habits import Habits, guess_habits, habits_of, has_ideographs
 from data_prep.tokenization.published import TOKENIZER_CONFIG, companions, published_tokenizer, said_in
 from data_prep.tokenization.vocabulary import (
     BERT_TOKENS,
@@ -33,13 +43,17 @@ _MERGES = "merges.txt"
 class LoadedVocabulary:
     """A tokenizer, the hash of the files it came from, and the special tokens that were added to their entries.
 
-    `guessed`: the habits that neither the files nor the user told, in words.
+    `guessed`: the habits that neither the files nor the user told, in words; `assumed`: those of them that are
+    transformers' default for the class that the files name. `composed`: how many entries were brought into NFC, in
+    which documents are.
     """
 
     tokenizer: Tokenizer
     sha256: str
     appended: tuple[str, ...] = ()
     guessed: tuple[str, ...] = ()
+    assumed: tuple[str, ...] = ()
+    composed: int = 0
 
 
 @dataclass(frozen=True)
@@ -123,7 +137,8 @@ def _read_json(text: str, path: Path) -> dict[str, Any]:
 def _vocab_txt(text: str, path: Path, wanted: _Wanted) -> LoadedVocabulary:
     entries = [line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")]
     check_repeats(entries, path)
-    missing = [token for token in BERT_TOKENS.values() if token not in set(entries)]
+    vocab = {entry: number for number, entry in enumerate(entries)}
+    missing = [token for token in BERT_TOKENS.values() if token not in vocab]
     if missing:
         raise UserError(f"{path} lacks the special tokens {', '.join(missing)}; wanted is a BERT vocabulary")
     beside = companions(path)
@@ -137,13 +152,16 @@ def _vocab_txt(text: str, path: Path, wanted: _Wanted) -> LoadedVocabulary:
         options = {"do_lower_case": lowercase, "strip_accents": strip_accents}
         found = published_tokenizer(files, options)
         if found is not None:
-            return LoadedVocabulary(usable(found, path), _sha256_of(files))
+            check_holds(found, vocab, path)
+            assumed = _in_words(habits_of(found), lowercase is None, strip_accents is None)
+            return LoadedVocabulary(usable(found, path), _sha256_of(files), assumed=assumed)
     guess = guess_habits(entries, lowercase, strip_accents)
     spaced = said.get("tokenize_chinese_chars")
     habits = Habits(
         guess.lowercase, guess.strip_accents, spaced if isinstance(spaced, bool) else guess.space_ideographs
     )
-    guessed = _guessed(habits, lowercase is None, strip_accents is None)
+    is_spacing = not isinstance(spaced, bool) and has_ideographs(entries)
+    guessed = _in_words(habits, lowercase is None, strip_accents is None, is_spacing)
     if beside:
         options = {
             "do_lower_case": habits.lowercase,
@@ -153,16 +171,21 @@ def _vocab_txt(text: str, path: Path, wanted: _Wanted) -> LoadedVocabulary:
         found = published_tokenizer(files, options, assumed="BertTokenizer")
         assert found is not None
         return LoadedVocabulary(usable(found, path), _sha256_of(files), guessed=guessed)
-    vocab = {entry: number for number, entry in enumerate(entries)}
-    return LoadedVocabulary(bert_tokenizer(word_piece(vocab), habits.normalizer()), sha256_file(path), guessed=guessed)
+    in_nfc = {unicodedata.normalize("NFC", entry): number for entry, number in vocab.items()}
+    taken = in_nfc if len(in_nfc) == len(vocab) else vocab
+    composed = len(taken.keys() - vocab.keys())
+    tokenizer = bert_tokenizer(word_piece(taken), habits.normalizer())
+    return LoadedVocabulary(tokenizer, sha256_file(path), guessed=guessed, composed=composed)
 
 
-def _guessed(habits: Habits, is_case: bool, is_accents: bool) -> tuple[str, ...]:
+def _in_words(habits: Habits, is_case: bool, is_accents: bool, is_spacing: bool = False) -> tuple[str, ...]:
     words = []
     if is_case:
         words.append("lower-casing" if habits.lowercase else "cased")
     if is_accents:
         words.append("accents stripped" if habits.strip_accents else "accents kept")
+    if is_spacing:
+        words.append("every Chinese character a word" if habits.space_ideographs else "words of Chinese characters")
     return tuple(words)
 
 
@@ -205,6 +228,7 @@ def _tokenizer_json(text: str, model: Mapping[str, Any], path: Path) -> LoadedVo
     if len(files) > 1:
         found = published_tokenizer(files, {})
         assert found is not None
+        check_holds(found, tokenizer.get_vocab(with_added_tokens=False), path)
         tokenizer = found
     return LoadedVocabulary(usable(tokenizer, path), _sha256_of(files))
 
@@ -216,6 +240,7 @@ def _vocab_json(entries: Mapping[str, Any], path: Path) -> LoadedVocabulary:
     files = {"vocab.json": path, "merges.txt": merges, **beside}
     found = published_tokenizer(files, {}) if beside else None
     if found is not None:
+        check_holds(found, entries, path)
         missing = tuple(token for token in ROBERTA_TOKENS.values() if found.token_to_id(token) is None)
         tokenizer = usable(with_roberta_tokens(found) if missing else found, path)
         return LoadedVocabulary(tokenizer, _sha256_of(files), missing)

@@ -10,7 +10,7 @@ from itertools import accumulate
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
 from data_prep.manifest import UserError
-from data_prep.tokenization.habits import JOINERS, bert_normalizer
+from data_prep.tokenization.habits import JOINERS, ZERO_WIDTH_SPACE, bert_normalizer
 from data_prep.tokenization.vocabulary import (
     BERT_TOKENS,
     BYTE_SYMBOLS,
@@ -35,16 +35,18 @@ def train_wordpiece(
     """A BERT WordPiece tokenizer of at most `vocab_size` entries, the same on every run.
 
     Zero-width joiners are kept where they are among the text's common characters, and dropped as BERT drops them where
-    they are not, so that they make no word unknown.
+    they are not, so that they make no word unknown. Zero-width spaces, where they are common, separate words.
 
     `texts` is called for a fresh iterator, twice. The trainer of `tokenizers` numbers the characters that
     continue a word in the order of a randomly seeded hash table, and breaks ties between merges by these
     numbers; so they are fixed beforehand: counted here, and handed over as if they were special tokens.
     """
     model = models.WordPiece(unk_token=BERT_TOKENS["unk"])
-    tokenizer = bert_tokenizer(model, bert_normalizer(lowercase, strip_accents, JOINERS))
+    tokenizer = bert_tokenizer(model, bert_normalizer(lowercase, strip_accents, JOINERS + ZERO_WIDTH_SPACE))
     alphabet = _alphabet(tokenizer, texts(), vocab_size)
-    normalizer = bert_normalizer(lowercase, strip_accents, "".join(sorted(set(alphabet) & set(JOINERS))))
+    separates = ZERO_WIDTH_SPACE in alphabet
+    alphabet = [char for char in alphabet if char != ZERO_WIDTH_SPACE]
+    normalizer = bert_normalizer(lowercase, strip_accents, "".join(sorted(set(alphabet) & set(JOINERS))), separates)
     tokenizer.normalizer = normalizer
     specials = list(BERT_TOKENS.values())
     fixed = specials + alphabet + [CONTINUATION + char for char in alphabet if _continues(tokenizer, char)]

@@ -59,6 +59,7 @@ def test_measures_worked_out_by_hand() -> None:
         "unknown_rate": 2 / 7,
         "single_character_rate": 3 / 7,
         "lost_rate": 6 / 15,
+        "lost_long_rate": 0,
         "lost_words": [["other", 1], ["\u4eba", 1]],
         "letters": 14,
         "changed_letters": 0,
@@ -251,8 +252,8 @@ def test_a_guess_is_printed_as_one_and_keys_decide(german: Corpus, tmp_path: Pat
     guess = "does not say how its text was made; guessed from the entries: "
     lines = printed(german, capsys, "--load", str(path))
     assert lines[1] == (
-        f"{path} {guess}lower-casing, accents kept; --cased and --strip-accents (corpus.cased, corpus.strip_accents), "
-        "or their --no- forms, decide"
+        f"{path} {guess}lower-casing, accents kept; to say it: --cased and --strip-accents (corpus.cased, "
+        "corpus.strip_accents), or their --no- forms"
     )
     assert len(lines) == 2
     tokenizer, manifest = made(german)
@@ -263,14 +264,78 @@ def test_a_guess_is_printed_as_one_and_keys_decide(german: Corpus, tmp_path: Pat
     assert (manifest["results"]["lost_rate"], manifest["results"]["guessed"]) == (0, ["lower-casing", "accents kept"])
     lines = printed(german, capsys, "--load", str(path), "--strip-accents")
     assert any(f"{guess}lower-casing; " in line for line in lines)
-    assert (
-        "3 entries are never reached, as text is lower-cased or stripped before: f\u00fcr, m\u00f6chte, sch\u00f6n"
-        in lines
-    )
+    unreached = "3 entries are never reached, as text is lower-cased, stripped or composed before: "
+    assert f"{unreached}f\u00fcr, m\u00f6chte, sch\u00f6n" in lines
     lines = printed(german, capsys, "--load", str(path), "--no-cased", "--no-strip-accents")
     assert not any("guessed" in line for line in lines)
     with pytest.raises(UserError, match=r"strip_accents: False -> True"):
         make_tokenizer(german, None, strip_accents=True, cased=False, load=path)
+
+
+def test_a_refusal_tells_what_was_guessed(german: Corpus, tmp_path: Path, capsys) -> None:
+    path = tmp_path / "mine.txt"
+    path.write_text("\n".join([*BERT_SPECIALS, *"abcdefghijklmnopqrstuvwxyz", "Ich", "M\u00f6chte"]), encoding="utf-8")
+    assert main(["tokenizer", "--corpus", str(german.root), "--force", "--load", str(path)]) == 2
+    error = capsys.readouterr().err
+    assert f"{path} does not say how its text was made; guessed from the entries: lower-casing, " in error
+    assert (
+        "to say it: --cased and --strip-accents (corpus.cased, corpus.strip_accents), or their --no- forms; " in error
+    )
+    assert "100 characters" not in error
+
+
+def test_too_few_entries_for_the_characters_are_named(tmp_path: Path, capsys) -> None:
+    ideographs = "".join(map(chr, range(0x4E00, 0x4E00 + 600)))
+    corpus = tiny(tmp_path / "c", ideographs)
+    capsys.readouterr()
+    assert main(["tokenizer", "--corpus", str(corpus.root), "--vocab-size", "600"]) == 2
+    error = capsys.readouterr().err
+    assert "; raise --vocab-size (corpus.vocab_size): single characters get 25% of the entries, at least 256" in error
+    assert "100 characters" not in error
+    printed(corpus, capsys, "--vocab-size", "2600")
+    assert made(corpus)[1]["results"]["lost_rate"] < 0.01
+
+
+def test_the_default_of_a_class_is_printed_and_keys_change_it(german: Corpus, tmp_path: Path, capsys) -> None:
+    path = vocabulary(tmp_path / "vocab.txt", "m\u00f6chte", "sch\u00f6n", "f\u00fcr")
+    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
+    lines = printed(german, capsys, "--load", str(tmp_path))
+    assert any(
+        "the default of the class it is for: lower-casing, accents stripped; to say it: --cased and" in line
+        for line in lines
+    )
+    lines = printed(german, capsys, "--load", str(tmp_path), "--no-strip-accents")
+    assert any("the default of the class it is for: lower-casing; to say it: --cased" in line for line in lines)
+    assert not any("never reached" in line for line in lines)
+    assert made(german)[0].encode("M\u00d6CHTE").tokens[1:-1] == ["m\u00f6chte"]
+    assert not any(
+        "class" in line for line in printed(german, capsys, "--load", str(path), "--cased", "--no-strip-accents")
+    )
+
+
+def test_the_kind_of_a_loaded_vocabulary_cannot_be_said(german: Corpus, tmp_path: Path, capsys) -> None:
+    path = vocabulary(tmp_path / "vocab.txt")
+    assert main(["tokenizer", "--corpus", str(german.root), "--load", str(path), "--kind", "bpe"]) == 2
+    assert capsys.readouterr().err.startswith(f"error: --kind bpe says what to train, but --load {path} brings its own")
+
+
+def test_decomposed_entries_are_composed_as_documents_are(german: Corpus, tmp_path: Path, capsys) -> None:
+    path = vocabulary(tmp_path / "mine.txt", "mo\u0308chte", "scho\u0308n", "fu\u0308r", "\u00e4", "a\u0308ra")
+    assert "4 entries are taken in Unicode NFC, in which documents are" in printed(german, capsys, "--load", str(path))
+    tokenizer, manifest = made(german)
+    assert (manifest["results"]["lost_rate"], tokenizer.token_to_id("f\u00fcr")) == (0, 7)
+    both = vocabulary(tmp_path / "both.txt", "m\u00f6chte", "mo\u0308chte", "sch\u00f6n", "f\u00fcr")
+    lines = printed(german, capsys, "--load", str(both))
+    assert lines[-1].startswith("1 entry is never reached, as text is lower-cased, stripped or composed before: ")
+    assert made(german)[0].token_to_id("mo\u0308chte") == 6
+
+
+def test_special_tokens_that_were_added_are_reached(german: Corpus, tmp_path: Path, capsys) -> None:
+    vocabulary(tmp_path / "vocab.txt", "@USER", "M\u00f6chte", "##M\u00f6chte", "m\u00f6chte", "sch\u00f6n", "f\u00fcr")
+    config = {"tokenizer_class": "BertTokenizer", "strip_accents": False, "extra_special_tokens": ["@USER"]}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
+    lines = printed(german, capsys, "--load", str(tmp_path))
+    assert lines[-1] == ("1 entry is never reached, as text is lower-cased, stripped or composed before: M\u00f6chte")
 
 
 def test_one_capital_letter_does_not_make_a_vocabulary_cased(tmp_path: Path, capsys) -> None:
@@ -279,7 +344,7 @@ def test_one_capital_letter_does_not_make_a_vocabulary_cased(tmp_path: Path, cap
     lines = printed(corpus, capsys, "--load", str(path))
     assert "lower-casing, accents stripped" in lines[1]
     assert "0.000% unknown" in lines[0]
-    assert lines[2].startswith("1 entries are never reached")
+    assert lines[2].startswith("1 entry is never reached")
     assert made(corpus)[0].encode("Sherlock Holmes").tokens[1:-1] == ["sherlock", "holmes"]
 
 
@@ -292,8 +357,8 @@ def test_lost_words_are_named_above_one_percent_and_stop_the_stage_above_twenty(
     assert 0.01 < results["lost_rate"] < 0.2
     assert results["lost_words"] == [["\u6c11", 2 * documents], ["\u4eba", documents]]
     assert lines[1] == (
-        f"warning: {results['unknown_rate']:.1%} of the tokens are unknown, most often \u6c11 {2 * documents} times, "
-        f"\u4eba {documents} times"
+        f"warning: on val {results['unknown_rate']:.1%} of the tokens are unknown and {results['lost_rate']:.1%} of "
+        f"the characters lost, most often \u6c11 {2 * documents} times, \u4eba {documents} times"
     )
     thai = tiny(tmp_path / "t", "\u0e20\u0e32\u0e29\u0e32\u0e44\u0e17\u0e22" * 20, "\u0e17\u0e35\u0e48" * 60)
     capsys.readouterr()
@@ -305,6 +370,28 @@ def test_lost_words_are_named_above_one_percent_and_stop_the_stage_above_twenty(
     assert sorted(each.name for each in thai.root.iterdir()) == ["clean", "raw_files.json"]
     printed(thai, capsys, "--vocab-size", "300", "--kind", "bpe")
     assert made(thai)[1]["results"]["lost_rate"] == 0
+
+
+def test_what_is_lost_is_looked_for_in_train_too(german: Corpus, tmp_path: Path, monkeypatch, capsys) -> None:
+    path = vocabulary(tmp_path / "vocab.txt", "m\u00f6chte", "sch\u00f6n", "f\u00fcr")
+    ours = stage.read_documents
+    thai = Document("s", "1", "\u0e20\u0e32\u0e29\u0e32\u0e44\u0e17\u0e22")
+    monkeypatch.setattr(
+        stage, "read_documents", lambda folder, split: [thai] if split == "train" else ours(folder, split)
+    )
+    capsys.readouterr()
+    assert main(["tokenizer", "--corpus", str(german.root), "--force", "--load", str(path)]) == 2
+    assert "has no entries for 100.0% of the characters of the training documents: they become [UNK]" in (
+        capsys.readouterr().err
+    )
+
+
+def test_the_measured_sample_ends_behind_a_document(finished: Corpus, monkeypatch) -> None:
+    every = list(read_documents(finished.clean, "train"))
+    assert list(stage._measured(finished, "train")) == every
+    for limit, count in ((1, 1), (len(every[0].text), 1), (len(every[0].text) + 1, 2)):
+        monkeypatch.setattr(stage, "MEASURED_CHARACTERS", limit)
+        assert list(stage._measured(finished, "train")) == every[:count]
 
 
 def test_a_corpus_of_unknown_tokens_makes_no_shards(tmp_path: Path, monkeypatch, capsys) -> None:

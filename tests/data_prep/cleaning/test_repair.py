@@ -138,7 +138,9 @@ def test_repair_of_real_texts(name: str) -> None:
         "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645 \u06a9\u062a\u0627\u0628\u200c\u0647\u0627",
         "\u0915\u094d\u200d\u0937 \u0d9a\u0dca\u200d\u0dc2",
         "\u09b6\u09cd\u09b0\u09c0\u200c",
+        "\u5317\u4eac\uff0c\u9996\u90fd\uff1b\u5f88\u5927\uff01\uff08\uff15\u5143\uff09\uff1f\uff1a\uff21\uff5e\u3002\u300c\u300d",
+        "\uff76\uff9e \uffe5 \uffe6",
     ],
 )
-def test_joiners_of_persian_and_indic_scripts_are_kept(text: str) -> None:
+def test_what_scripts_are_written_with_is_kept(text: str) -> None:
     assert clean_text([text], Tally()) == text

@@ -22,7 +22,8 @@ WORDS = st.sampled_from(
     ["the", "The", "don't", "word,", '"Yes!"', "(see", "n\u00e9e", "\u4eba\u6c11", "\u0391\u03a3", "e\u0301", ".\u0301",
      "[SEP]", "<mask>", "##s", "123.45", "\u2026", "\U0001f600", "\u200b", "\xa0", "\t", "\x1c", "\x85", "\u3000",
      "x" * 120,      "--", "\0", "I\u0307", "\u1e9e", "[URL]", "[url]", "s[URL]'s", "<ent>", "<ENT>x", "[USER].",
-     "\u0645\u06cc\u200c\u062e", "\u0915\u094d\u200d\u0937", "\u200d", "\xad", "\u0645\u06cc\u200c<ent>"]
+     "\u0645\u06cc\u200c\u062e", "\u0915\u094d\u200d\u0937", "\u200d", "\xad", "\u0645\u06cc\u200c<ent>",
+     "the\u200bsea", "\u200b<ent>\u200b"]
 )  # fmt: skip
 BLANKS = st.sampled_from([" ", "\n", "  ", " \n", "\n\n", "", "\r\n"])
 TEXTS = st.lists(
@@ -49,6 +50,8 @@ TOKENIZERS = {
     "uncased": ready(train_wordpiece(lambda: [TEXT], 400, lowercase=True)),
     "cased": ready(train_wordpiece(lambda: [TEXT], 400, lowercase=False)),
     "joiners": ready(train_wordpiece(lambda: [JOINED], 400)),
+    "zero-width spaces": ready(train_wordpiece(lambda: [JOINED + "the\u200bsea " * 50], 400)),
+    "separated own tokens": ready(with_tokens(train_wordpiece(lambda: [TEXT + "the\u200bsea " * 50], 400))),
     "bytes": ready(train_byte_bpe(lambda: [TEXT], 500)),
     "own tokens": ready(with_tokens(train_wordpiece(lambda: [JOINED], 400))),
     "own tokens of bytes": ready(with_tokens(train_byte_bpe(lambda: [TEXT], 500))),

@@ -1,5 +1,6 @@
 """Habits are seen from outside, and guessed as a reader of the entries would guess them."""
 
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,15 @@ LETTERS = [*"abcdefghijklmnopqrstuvwxyz", *(f"##{letter}" for letter in "abcdefg
 CAPITALS = [letter.upper() for letter in LETTERS]
 GERMAN = ["ich", "m\u00f6chte", "sch\u00f6n", "f\u00fcr", "der", "und", "stra\u00dfe"]
 HINDI = ["\u0915\u094d\u0937", "\u0939\u0948", "\u092e\u0947\u0902", "##\u0941"]
+HAN = "\u4e00\u4e8c\u4e09\u56db\u4e94\u516d\u4e03\u516b\u4e5d\u5341\u767e"
+GEORGIAN = [chr(code) for code in range(0x10D0, 0x10F1)]
+# Every small letter with one of the five tones, or a breathing; their capitals are hardly ever written.
+VIETNAMESE = unicodedata.normalize(
+    "NFC", " ".join(f"{vowel}{tone}" for vowel in "a\u0103\u00e2e\u00eaio\u00f4\u01a1u\u01b0y"
+                    for tone in "\u0300\u0301\u0303\u0309\u0323")
+).split() + ["\u0111"]  # fmt: skip
+GREEK = "\u03b1\u03b2\u03b3\u03b4\u03b5\u03b6\u03b7\u03b8\u03b9\u03ba\u03bb\u03bc"
+POLYTONIC = [chr(code) for code in range(0x1F00, 0x1F68) if unicodedata.category(chr(code)) == "Ll"]
 CHINESE = ["\u4eba", "\u6c11", "##\u4eba", "##\u6c11", "a", "b"]
 
 
@@ -43,7 +53,15 @@ CHINESE = ["\u4eba", "\u6c11", "##\u4eba", "##\u6c11", "a", "b"]
         (CHINESE, UNCASED),
         (["\u0e44\u0e17\u0e22", "\u0e04\u0e19"], UNCASED),
         (["\u0e17\u0e35\u0e48", "\u0e04\u0e19"], WITH_ACCENTS),
-        (["\u4eba\u6c11", "\u65e5\u672c\u8a9e", "\u4eba"], Habits(True, True, False)),
+        ([*(f"\u4eba\u6c11{char}" for char in HAN), "\u4eba"], Habits(True, True, False)),
+        ([*LETTERS, "\u5317\u4eac", "\u4eba\u6c11", "\u65e5\u672c\u8a9e", "\u4eba"], UNCASED),
+        ([*LETTERS, *CAPITALS, *GEORGIAN, "\u10d7\u10d1\u10d8\u10da\u10d8\u10e1\u10d8"], CASED),
+        ([*LETTERS, *GEORGIAN], UNCASED),
+        ([*GEORGIAN, "NATO", "web", "London"], CASED),
+        ([*LETTERS, *CAPITALS, *VIETNAMESE, "\u0110", "\u00d4"], CASED),
+        ([*LETTERS, *VIETNAMESE], WITH_ACCENTS),
+        ([*GREEK, *GREEK.upper(), *POLYTONIC], CASED),
+        ([*GREEK, *POLYTONIC], WITH_ACCENTS),
         ([], UNCASED),
     ],
 )  # fmt: skip
@@ -81,6 +99,7 @@ def test_entries_that_no_text_reaches() -> None:
     entries = ["[PAD]", "Sea", "sea", "##\u00e9", "\u0939\u0948", "\u4eba"]
     assert lost_to(entries, UNCASED) == ["Sea", "\u00e9", "\u0939\u0948"]
     assert lost_to(entries, WITH_ACCENTS) == ["Sea"]
+    assert lost_to(["##Sea", "e\u0301", "Sea"], WITH_ACCENTS) == ["Sea", "e\u0301"]
     assert lost_to(entries, CASED) == []
 
 
@@ -92,6 +111,6 @@ def test_berts_own_vocabulary_stays_stripped_with_a_handful_of_own_entries(tmp_p
     path = tmp_path / "mine.txt"
     path.write_text("\n".join(lines), encoding="utf-8")
     loaded = load_vocabulary(path)
-    assert loaded.guessed == ("lower-casing", "accents stripped")
+    assert loaded.guessed == ("lower-casing", "accents stripped", "every Chinese character a word")
     text = "Sherlock Holmes, M\u00f6chte \u0939\u0948 caf\u00e9 [URL]"
     assert loaded.tokenizer.encode(text).ids == BertTokenizerFast(vocab=str(path))(text).input_ids

@@ -1,13 +1,13 @@
 """Figures of small texts, counted by hand."""
 
-from tokenizers import Tokenizer
+from tokenizers import Tokenizer, models, pre_tokenizers
 
 from data_prep.documents import Document
 from data_prep.tokenization.habits import bert_normalizer
 from data_prep.tokenization.measures import measure
 from data_prep.tokenization.train import train_byte_bpe
 from data_prep.tokenization.vocabulary import bert_tokenizer, word_piece
-from tests.data_prep.vocabularies import BERT_SPECIALS
+from tests.data_prep.vocabularies import BERT_SPECIALS, ROBERTA_SPECIALS
 
 
 def tokenizer(*entries: str, lowercase: bool = True, strip_accents: bool = False, joiners: str = "") -> Tokenizer:
@@ -26,6 +26,20 @@ def test_lost_characters_are_those_of_the_text_not_tokens() -> None:
     assert found["unknown_rate"] == 4 / 8
     assert found["lost_rate"] == 131 / 143
     assert found["lost_words"] == [[",", 1], ["STORM", 1], ["Storm", 1], [thai[:40], 1]]
+
+
+def test_characters_that_no_token_stands_for_are_lost() -> None:
+    vocab = {entry: number for number, entry in enumerate([*ROBERTA_SPECIALS, "\u2581", "a", "b"])}
+    dropping = Tokenizer(models.BPE(vocab, []))
+    dropping.pre_tokenizer = pre_tokenizers.Metaspace()
+    found = measured(dropping, "ab \u4eba\u6c11 b\u4eba a")
+    assert found["unknown_rate"] == 0
+    assert found["lost_rate"] == 3 / 7
+    assert found["lost_words"] == [["\u4eba", 2], ["\u6c11", 1]]
+    assert measured(dropping, "ab a\nba")["lost_rate"] == 0
+    # What the normaliser takes away is meant to go, and no word is lost with it.
+    cleaned = measured(tokenizer("a", "e", strip_accents=True), "\xada \u200ba\u200c e\u0301\u0301 \u0939\u0948")
+    assert cleaned["lost_words"] == [["\u0939", 1]]
 
 
 def test_changes_of_letters_apart_from_case() -> None:

@@ -83,6 +83,7 @@ BERT_FOLDERS: dict[str, tuple[dict[str, Any] | None, str | None]] = {
 }  # fmt: skip
 
 
+SPACED = "every Chinese character a word"
 VOCAB_TXT = ["only a model type", "class without habits", "habits and model type", "old fast class", "extra tokens"]
 
 
@@ -151,7 +152,7 @@ def test_a_class_that_is_nothing_but_a_tokenizer_json_says_nothing_of_other_file
         bert, {"do_lower_case": True, "strip_accents": False, "tokenizer_class": "PreTrainedTokenizerFast"}, "bert"
     )
     loaded = load_vocabulary(bert / "vocab.txt")
-    assert (habits_of(loaded.tokenizer), loaded.guessed) == (Habits(True, False), ())
+    assert (habits_of(loaded.tokenizer), loaded.guessed) == (Habits(True, False), (SPACED,))
     described(bert, None, None, tokenizer=json.loads(load_vocabulary(bert).tokenizer.to_str()))
     assert load_vocabulary(bert / "vocab.txt").tokenizer.to_str() == loaded.tokenizer.to_str()
 
@@ -213,10 +214,10 @@ def test_keys_decide_what_no_file_says_and_are_refused_where_one_does(bert: Path
     described(bert, None, "bert")
     assert habits_of(load_vocabulary(bert, cased=True).tokenizer) == Habits(False, False)
     (bert / "config.json").unlink()
-    assert load_vocabulary(bert).guessed == ("cased", "accents kept")
+    assert load_vocabulary(bert).guessed == ("cased", "accents kept", SPACED)
     for cased, strip in product((True, False), repeat=2):
         loaded = load_vocabulary(bert, cased, strip)
-        assert (habits_of(loaded.tokenizer), loaded.guessed) == (Habits(not cased, strip), ())
+        assert (habits_of(loaded.tokenizer), loaded.guessed) == (Habits(not cased, strip), (SPACED,))
     save(load_vocabulary(bert).tokenizer, bert / "tokenizer.json")
     assert habits_of(load_vocabulary(bert, True, False).tokenizer) == Habits(False, False)
     with pytest.raises(
@@ -237,7 +238,7 @@ def test_the_hash_is_of_all_files_that_have_a_say(bert: Path) -> None:
     assert len(hashes) == 3
     # Another name is no folder of transformers.
     (bert / "mine.txt").write_bytes((bert / "vocab.txt").read_bytes())
-    assert load_vocabulary(bert / "mine.txt").guessed == ("cased", "accents kept")
+    assert load_vocabulary(bert / "mine.txt").guessed == ("cased", "accents kept", SPACED)
 
 
 @pytest.mark.parametrize(
@@ -261,3 +262,10 @@ def test_special_tokens_of_the_class_are_needed_too(bert: Path) -> None:
     described(bert, {"tokenizer_class": "BertTokenizer", "mask_token": "[GAP]"}, None)
     assert load_vocabulary(bert).tokenizer.token_to_id("[GAP]") is not None
     assert load_vocabulary(bert).tokenizer.token_to_id("[MASK]") == BERT_SPECIALS.index("[MASK]")
+
+
+def test_a_class_that_does_not_read_the_named_file_is_refused(bert: Path) -> None:
+    """Its tokenizer would have five entries."""
+    described(bert, None, "roberta")
+    with pytest.raises(UserError, match=r"vocab\.txt and what lies beside it that lacks \d+ of its 300 entries"):
+        load_vocabulary(bert)

@@ -187,6 +187,17 @@ def test_rare_joiners_make_no_word_unknown() -> None:
     assert made.encode("s\u200ce\u200da", add_special_tokens=False).ids == made.encode("sea").ids[1:-1]
 
 
+def test_zero_width_spaces_end_words_where_they_are_common() -> None:
+    words = ["\u1781\u17d2\u1789\u17bb\u17c6", "\u1797\u17b6\u179f\u17b6", "\u1781\u17d2\u1798\u17c2\u179a"]
+    made = train_wordpiece(lambda: ["\u200b".join(words * 100)] * 2, 300)
+    assert set(words) < made.get_vocab().keys()
+    assert made.encode("\u200b".join(words), add_special_tokens=False).tokens == words
+    assert made.token_to_id("\u200b") is None
+    letters = [chr(code) for code in range(0x4E00, 0x4E00 + 400)]
+    rare = train_wordpiece(lambda: [" ".join(letters * 3), "sea " * 50, "s\u200bea"], 300)
+    assert rare.encode("s\u200bea").ids == rare.encode("sea").ids
+
+
 def test_an_alphabet_grows_where_a_writing_has_more_characters() -> None:
     hanzi = [" ".join(chr(0x4E00 + number) for number in range(1500))] * 2
     assert not set(range(0x4E00, 0x4E00 + 1500)) - {
