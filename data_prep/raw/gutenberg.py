@@ -15,7 +15,7 @@ _END = re.compile(
     r"|\s*\**\s*END OF (?:THE |THIS )?PROJECT GUTENBERG(?:'S|\u2019S| E-?(?:BOOK|TEXT))",
     re.IGNORECASE,
 )
-_FIRST_OF_MARKERS = ("*", "E", "e")
+_NAMES = ("GUTENBERG", "Gutenberg", "gutenberg", "SMALL PRINT", "Small Print", "small print")
 # A title too long for its start line goes on below, to the closing asterisks.
 _LONGEST_START_LINES = 4
 # The licence has fewer lines, and so have headers.
@@ -87,7 +87,7 @@ def regions(lines: Sequence[str]) -> list[tuple[int, int]]:
     A missing start marker keeps the beginning, a missing end marker the rest; text behind the last book that is
     longer than the licence is a text too.
     """
-    marked = [(number, line) for number, line in enumerate(lines) if line.lstrip()[:1] in _FIRST_OF_MARKERS]
+    marked = [(number, lines[number]) for number in _mentions("\n".join(lines))]
     starts = [number for number, line in marked if _START.match(line)]
     ends = [number for number, line in marked if _END.match(line)]
     if starts and ends and ends[0] < starts[0] <= _LICENCE_LINES:
@@ -107,6 +107,23 @@ def regions(lines: Sequence[str]) -> list[tuple[int, int]]:
             found.append((behind, end))
         behind = end + 1
     return found
+
+
+def _mentions(text: str) -> list[int]:
+    """The lines that name Project Gutenberg or its small print, found without a look at the others."""
+    places = set()
+    for word in _NAMES:
+        place = text.find(word)
+        while place >= 0:
+            places.add(text.rfind("\n", 0, place))
+            end = text.find("\n", place)
+            place = text.find(word, end) if end >= 0 else -1
+    numbers, number, seen = [], 0, 0
+    for place in sorted(places):
+        number += text.count("\n", seen, place + 1)
+        seen = place + 1
+        numbers.append(number)
+    return numbers
 
 
 def _behind_title(lines: Sequence[str], start: int, end: int) -> int:
