@@ -218,8 +218,8 @@ def _behind_note(lines: Sequence[str], start: int) -> int:
 def is_list(block: str, is_marked: bool = False) -> bool:
     """Whether a block of lines is one of chapters or pages: contents, or an index.
 
-    In files without Gutenberg's markers, `is_marked`, titles are no sentences, and pages that stand right behind the
-    text rise, or its lines are in the order of the alphabet.
+    In files that are not `is_marked`, with Gutenberg's markers, titles are those of chapters and no sentences,
+    and pages that stand right behind the text rise, or its lines are in the order of the alphabet.
     """
     most = (1 - _LIST_SHARE) * (block.count("\n") + 1)
     if most < (1 - _LIST_SHARE) * _LIST_LINES:
@@ -238,9 +238,11 @@ def _is_listed(line: str, is_marked: bool) -> bool:
     may_be_page = line[-1:].isdigit() or (line[-1:] in "ivxlc" and line[-2:-1] in _BEFORE_LAST_OF_PAGES)
     if may_be_page and _PAGE.search(line) is not None:
         return True
-    return _CHAPTER.match(line) is not None and (
-        _SENTENCE.match(line) is None or (is_marked and _TITLED.match(line) is not None)
-    )
+    if _CHAPTER.match(line) is None:
+        return False
+    # Laws and letters have numbers, too.
+    is_titled, is_sentence = _TITLED.match(line) is not None, _SENTENCE.match(line) is not None
+    return is_titled or not is_sentence if is_marked else is_titled and not is_sentence
 
 
 def _is_in_order(lines: Sequence[str]) -> bool:
