@@ -19,7 +19,7 @@ _HEADING = re.compile(r"<h([1-6])>(.*)</h\1>")
 _LIST = re.compile(r"</?[uod]l>")
 _ITEM = re.compile(r"<(li|dt|dd)>(.*?)(?:</<?\1>)?")
 _OLD_HEADING, _MARKED_HEADING = "Section::::", re.compile(r"## (.*?)\.?")
-_OLD_ITEMS, _OLD_ITEM = ("BULLET::::", "*"), re.compile(r"BULLET::::(?:-|[0-9]+\.)?")
+_OLD_ITEMS, _OLD_ITEM = ("BULLET::::", "*"), re.compile(r"BULLET::::(?:-|[0-9]+[.)])?")
 _MARKS = ("<", _OLD_HEADING, "## ", *_OLD_ITEMS)
 
 _ESCAPED = re.compile(r"&(amp|lt|gt);")

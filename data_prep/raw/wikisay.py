@@ -59,10 +59,6 @@ def spaced(args: Arguments) -> str:
     return " ".join(filter(None, args.listed))
 
 
-def two_spaced(args: Arguments) -> str:
-    return f"{args[0]} {args[1]}".strip()
-
-
 def listed(args: Arguments) -> str:
     return ", ".join(filter(None, args.listed))
 
@@ -86,10 +82,6 @@ def behind(text: str) -> Say:
 
 def around(opening: str, closing: str) -> Say:
     return lambda args: f"{opening}{args[0]}{closing}" if args[0] else ""
-
-
-def silence(args: Arguments) -> str:
-    return ""
 
 
 def ill(args: Arguments) -> str:
@@ -137,7 +129,7 @@ def measure(args: Arguments) -> str:
     for unit, power in zip(args.listed[place::2], [*args.listed[place + 1 :: 2], ""], strict=False):
         if unit.startswith("/") or not power.lstrip("-\u2212").isdigit():
             units += unit if unit.startswith("/") or not units else f" {unit}"
-            units += power
+            units += power if power.startswith("/") or not power else f" {power}"
         elif power in ("-1", "\u22121") and units:
             units += f"/{unit}"
         else:

@@ -65,7 +65,7 @@ _READABLE = re.compile(r"[^<>{}\[\]|=\n\x00\\_#]{1,80}")
 _FILE = re.compile(r"\.\w{2,4}$|^https?:|^//", re.IGNORECASE)
 _NUMBER = re.compile(r"[-+\u2212]?\d[\d.,\u00a0 ]*")
 # The beginning of a number or of a date, or the code of a country or a currency.
-_PART = re.compile(r"[-+\u2212]?\d|[A-Z]{2,4}\Z")
+_PART = re.compile(r"[-+\u2212]?\d|[A-Z]{1,4}\Z")
 _UNIT = re.compile(r"[^\W\d_]{1,4}(?:[/\u00b2\u00b3^23][^\W\d_]{0,3}\d?)?|[%\u00b0\u2032\u2033]|\u00b0[CFK]")
 _CODE = re.compile(r"[a-z]{2,3}(?:-[A-Za-z]{2,8})*")
 
@@ -157,6 +157,8 @@ def _made(kind: str, form: str) -> Say:
         return say.literal(form.replace("'", APOSTROPHE))
     if kind == "before":
         return say.before(form)
+    if kind == "persons":
+        return say.person(form)
     if kind == "behind":
         return say.behind(form)
     if kind == "around":

@@ -74,7 +74,7 @@ def day_first(months: Sequence[str], between: str = " ", first_day: str = "1", b
         if re.fullmatch("0?[1-9]|1[0-2]", month):
             month = months[int(month) - 1]
         day = first_day if day == "1" else day
-        return between.join(filter(None, (day and day + behind_day, month, year)))
+        return between.join(filter(None, (day + behind_day if month and day else day, month, year)))
 
     return say
 
