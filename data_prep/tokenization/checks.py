@@ -85,7 +85,7 @@ def check_merges(merges: Iterable[tuple[str, str]], vocab: Mapping[str, Any], pa
 def check_repeats(entries: Iterable[str], path: Path) -> None:
     repeated = [entry for entry, count in Counter(entries).items() if count > 1]
     if repeated:
-        raise UserError(f"{path} repeats {len(repeated)} entries, the first is {repeated[0]!r}; ids would shift")
+        raise UserError(f"{path} repeats {len(repeated)} of its entries, the first is {repeated[0]!r}; ids would shift")
 
 
 def check_ids(vocab: Mapping[str, Any], path: Path) -> None:

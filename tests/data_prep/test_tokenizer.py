@@ -360,6 +360,11 @@ def test_lost_words_are_named_above_one_percent_and_stop_the_stage_above_twenty(
         f"warning: on val {results['unknown_rate']:.1%} of the tokens are unknown and {results['lost_rate']:.1%} of "
         f"the characters lost, most often \u6c11 {2 * documents} times, \u4eba {documents} times"
     )
+    assert main(["shard", "--corpus", str(corpus.root), "--row-length", "32", "--workers", "1"]) == 0
+    shares = re.findall(r"([\d,]+) tokens, ([\d,]+) of them \(([\d.]+)%\) unknown", capsys.readouterr().out)
+    assert len(shares) == 2
+    assert int(shares[1][1]) == 3 * documents
+    assert all(share == f"{100 * int(unknown) / int(tokens):.2f}" for tokens, unknown, share in shares)
     thai = tiny(tmp_path / "t", "\u0e20\u0e32\u0e29\u0e32\u0e44\u0e17\u0e22" * 20, "\u0e17\u0e35\u0e48" * 60)
     capsys.readouterr()
     assert main(["tokenizer", "--corpus", str(thai.root), "--vocab-size", "200"]) == 2

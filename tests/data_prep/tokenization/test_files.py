@@ -196,7 +196,10 @@ BYTES = {symbol: number for number, symbol in enumerate(BYTE_SYMBOLS)}
     ("content", "message"),
     [
         (b"[PAD]\n[UNK]\nsea\n", r"lacks the special tokens \[CLS\], \[SEP\], \[MASK\]; wanted is a BERT vocab"),
-        ("\n".join([*BERT_SPECIALS, "a", "a", "b", "b"]), r"repeats 2 entries, the first is 'a'; ids would shift"),
+        (
+            "\n".join([*BERT_SPECIALS, "a", "a", "b", "b"]),
+            r"repeats 2 of its entries, the first is 'a'; ids would shift",
+        ),
         (b"", r"lacks the special tokens \[PAD\]"),
         (b"caf\xe9", r"is not UTF-8 \(byte offset 3\); wanted is vocab\.txt, tokenizer\.json, or vocab\.json"),
         ("[PAD]".encode("utf-16"), r"is not UTF-8 \(byte offset 0\)"),
@@ -205,7 +208,7 @@ BYTES = {symbol: number for number, symbol in enumerate(BYTE_SYMBOLS)}
         (b'{"a":' * 100_000, r"is not valid JSON \(maximum recursion depth"),
         (b'{"version": "1.0"}', r"holds neither a tokenizer\.json nor the ids of a vocab\.json"),
         (b'{"version": "1.0", "model": {"type": "WordPiece"}}', r"is not a tokenizer\.json that tokenizers can use: "),
-        (b'{"a": 0, "b": 1, "a": 2}', r"repeats 1 entries, the first is 'a'"),
+        (b'{"a": 0, "b": 1, "a": 2}', r"repeats 1 of its entries, the first is 'a'"),
         ('{"a": 0, "b": "1"}', r"gives 'b' the id '1', wanted is a whole number"),
         ('{"a": 0, "b": true}', r"gives 'b' the id True"),
         ('{"a": 0, "b": -1}', r"gives 'b' the id -1"),
@@ -275,7 +278,7 @@ def test_bad_tokenizer_json_files_are_refused(tmp_path: Path) -> None:
     unigram = sentencepiece([*ROBERTA_SPECIALS, "\u2581sea"])
     model = json.loads(unigram.to_str())["model"]
     save(unigram, path, **altered(model, vocab=[*model["vocab"], ["\u2581sea", -2.0]]))
-    with pytest.raises(UserError, match=r"repeats 1 entries, the first is '\u2581sea'"):
+    with pytest.raises(UserError, match=r"repeats 1 of its entries, the first is '\u2581sea'"):
         load_tokenizer(path)
 
 
