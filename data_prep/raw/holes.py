@@ -9,9 +9,8 @@ import re
 from collections.abc import Callable, Iterator
 from functools import partial
 
-from data_prep.raw.wikitext import without_gaps
+from data_prep.raw.gaps import GAP, without_gaps
 
-_GAP = "\x00"
 # Where there may be something to close, and a character without which there is not: one is found much faster than two.
 _SIGNS = {
     "_": ("formula_", "codice_"),
@@ -55,17 +54,17 @@ def close_holes(paragraph: str) -> str:
     """A paragraph of an extracted article, mended where something had been cut out of it."""
     text = paragraph
     if "formula_" in text or "codice_" in text:
-        text = _PLACEHOLDER.sub(_GAP, text)
+        text = _PLACEHOLDER.sub(GAP, text)
     if '""' in text:
         text = _BEFORE_COMMA.sub('",', _POSSESSIVE.sub("\"'", text))
         text = _TWO_CLOSED.sub(r'"\1\2"', _TWO_OPEN.sub(r'"\1\2"', text))
     if '""' in text or "\u201c" in text or "\u00ab" in text or "\u201e" in text:
-        text = _EMPTY_QUOTES.sub(_GAP, text)
+        text = _EMPTY_QUOTES.sub(GAP, text)
     if "\u300c\u300d" in text or "\u300e\u300f" in text:
         text = _EMPTY_CORNERS.sub("", text)
     if "\uff08" in text:
         text = _without_wide_holes(text)
-    if "(" in text or _GAP in text:
+    if "(" in text or GAP in text:
         text = _without_empty_parentheses(text)
     if " ," in text or " ;" in text or " ." in text:
         text = _BEFORE_POINT.sub("", _DOUBLED.sub(r"\1", text))
@@ -124,8 +123,8 @@ def _without_wide_holes(text: str) -> str:
 
 
 def _without_empty_parentheses(text: str) -> str:
-    text = _CLOSED.sub(f"{_GAP})", _OPENED.sub(f"({_GAP}", text))
-    if _GAP in text:
+    text = _CLOSED.sub(f"{GAP})", _OPENED.sub(f"({GAP}", text))
+    if GAP in text:
         text = _LEFT_OPEN.sub("(", without_gaps(text))
         text = _BLANKS.sub("", text)
     return text

@@ -11,15 +11,14 @@ from collections import Counter
 from functools import cache
 from html.entities import html5
 
+from data_prep.raw.gaps import GAP, without_gaps
 from data_prep.raw.wikiarguments import split_arguments
+from data_prep.raw.wikilinks import without_links
 from data_prep.raw.wikinames import Names, Site, names_of, plain_name
 from data_prep.raw.wikiquotes import without_quotes
 from data_prep.raw.wikitemplates import is_function, is_silent, plain_template, reads, speaks
 
 _MAX_DEPTH = 8
-# Stands where a template or a formula was cut out, until the gap is closed; no wikitext holds it.
-_GAP = "\x00"
-
 _HEADING = re.compile(r"\n(=[^\n]+)")
 _IN_HEADING = re.compile(r"\{\{[^{}]*\}\}|<[^<>]*>|\[\[[^][|]*\|")
 # What joins two titles: "Notes and references", "Literatur & Weblinks".
@@ -49,14 +48,6 @@ _OPENERS = {"}}": "{{", "|}": "{|"}
 _INDENTED_TABLE = re.compile(r"\n[ \t:]++(?=\{\||\|\})")
 _PARAMETER = re.compile(r"\{\{\{([^{}|]*+)[^{}]*+\}\}\}")
 
-# A bracketed word may be the last of a label: [[a|b [c]]].
-_LINK = re.compile(r"\[\[([^][|\n]*+)(?:\|([^][]*+(?:(?:\[(?!\[)(?:[^][]*+\](?=\]\]))?|\](?!\]))[^][]*+)*+))?\]\]")
-# Longer ones with a blank line in them were never closed.
-_LONGEST_CAPTION = 1_000
-_LANGUAGE = re.compile(r"[a-z]{2,3}(?:-[a-z]+)*+|simple")
-_OPEN = re.compile(r"\[\[([^][|\n:]{1,60}):")
-_EXTERNAL = re.compile(r"\[(?:(?:https?:|ftps?:|irc:|gopher:|git:)?//|mailto:|news:)[^][<>\s]*+[ \t]*+([^][\n]*+)\]")
-
 _SWITCH = re.compile(
     r"(?:__|\uff3f\uff3f)([^\W\d_\uff3f][^\s_\uff3f<>]{0,40}(?:_[^\s_\uff3f<>]{1,40}){0,6})(?:__|\uff3f\uff3f)"
 )
@@ -79,10 +70,6 @@ _HEBREW_PREFIX = re.compile(r"[\s(\u05be-][\u05d1\u05d4\u05d5\u05db\u05dc\u05de\
 # Longer ones are no part of a sentence.
 _MOST_READ = 200
 _ENTITY = re.compile(r"&(?:#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6}|[a-zA-Z][a-zA-Z0-9]{1,31});")
-_HOLED = re.compile(r"\(([^()\x00]*+\x00[^()]*+)\)")
-_WIDE_HOLED = re.compile(r"\uff08([^\uff08\uff09\x00]*+\x00[^\uff08\uff09]*+)\uff09")
-_SEPARATORS = re.compile(r" ?[,;\u3001\uff0c\uff1b](?: ?[,;\u3001\uff0c\uff1b])*+")
-_CLOSING = frozenset(",.;:)\u3001\uff0c")
 _MARKS = frozenset("*#:;=|!{-")
 _LETTER = re.compile(r"[^\W\d_]")
 
@@ -100,14 +87,14 @@ def plain_text(
     """
     names = names or names_of(Site())
     cut = Counter() if cut is None else cut
-    text = "\n" + wikitext.replace(_GAP, "")
+    text = "\n" + wikitext.replace(GAP, "")
     if "<nowiki" in text:
         text = _NOWIKI.sub(lambda match: _MARKUP.sub(_escaped, match[1]), text)
     text = _without_sections(_without_comments(text), names.sections)
     text = _CUT.sub(_cut, text)
     if title and ("PAGENAME" in text or (names.language in _TITLE_LANGUAGES and _TITLE.search(text))):
         text = _TITLE.sub(lambda match: title, text)
-    text = _without_links(_without_braces(text, names, cut), names)
+    text = without_links(_without_braces(text, names, cut), names)
     if "-{" in text:
         text = _VARIANTS.sub(_variant, text)
     text = without_quotes(text)
@@ -127,9 +114,9 @@ def without_remains(text: str) -> str:
     if "{" in text and ("{{" in text or "{|" in text):
         text = _without_braces(text, names, Counter())
     if "[" in text or "]]" in text:
-        text = _without_links(text, names)
+        text = without_links(text, names)
     text = _without_tags(without_quotes(text))
-    return without_gaps(text) if _GAP in text else text
+    return without_gaps(text) if GAP in text else text
 
 
 def is_left_out(title: str) -> bool:
@@ -188,9 +175,9 @@ def _cut(match: re.Match[str]) -> str:
     """Nothing, or a gap to be closed; short formulas as they are written."""
     if match[1].lower() not in ("math", "chem", "ce"):
         # A gap also keeps apart the runs of apostrophes on both sides.
-        return _GAP if match.string[match.start() - 1] in " ('" else ""
+        return GAP if match.string[match.start() - 1] in " ('" else ""
     formula = match[2]
-    return formula.strip() if formula and _PLAIN_FORMULA.fullmatch(formula) else _GAP
+    return formula.strip() if formula and _PLAIN_FORMULA.fullmatch(formula) else GAP
 
 
 def _without_braces(text: str, names: Names, cut: Counter[str], depth: int = 0) -> str:
@@ -205,7 +192,7 @@ def _without_braces(text: str, names: Names, cut: Counter[str], depth: int = 0) 
         if closer == "}}":
             name, said = _template(text[start + 2 : stop - 2], names, cut, depth)
             if said is None:
-                said = _unknown(text, start, stop, name, names, cut) if depth == 0 else _GAP
+                said = _unknown(text, start, stop, name, names, cut) if depth == 0 else GAP
             kept.append(said)
         else:
             kept.append("\n")
@@ -250,25 +237,25 @@ def _template(body: str, names: Names, cut: Counter[str], depth: int) -> tuple[s
     if "{{" in rest:
         rest = _without_braces(rest, names, cut, depth + 1)
     if "[[" in rest:
-        rest = _without_links(rest, names)
+        rest = without_links(rest, names)
     said = say(split_arguments(rest.split("|") if rest else []))
-    return name, (without_quotes(said) if "''" in said else said) or _GAP
+    return name, (without_quotes(said) if "''" in said else said) or GAP
 
 
 def _unknown(text: str, start: int, stop: int, name: str, names: Names, cut: Counter[str]) -> str:
     """A gap, or in the middle of a sentence what can be read of a template that nobody knows."""
     if len(name) >= 60 or not _in_sentence(text, start, stop):
-        return _GAP
+        return GAP
     name = plain_template(name)
     if not name or name[0] in "#:!" or is_silent(name):
-        return _GAP
+        return GAP
     rest = text[start + 2 : stop - 2].partition("|")[2]
     said = ""
     if rest and len(rest) < _MOST_READ and "{{" not in rest:
-        said = reads(split_arguments((_without_links(rest, names) if "[[" in rest else rest).split("|")))
+        said = reads(split_arguments((without_links(rest, names) if "[[" in rest else rest).split("|")))
     if not said:
         cut[name] += 1
-    return said or _GAP
+    return said or GAP
 
 
 def _in_sentence(text: str, start: int, stop: int) -> bool:
@@ -285,58 +272,6 @@ def _in_sentence(text: str, start: int, stop: int) -> bool:
     if _HEBREW_PREFIX.search(before):
         return True
     return _UNSPACED.fullmatch(before[-1:]) is not None and _UNSPACED.fullmatch(behind[:1]) is not None
-
-
-def _without_links(text: str, names: Names) -> str:
-    """Links replaced by the text they show, files and categories cut out."""
-
-    def show(match: re.Match[str]) -> str:
-        return _link(match, names)
-
-    for _ in range(_MAX_DEPTH):
-        text, links = _LINK.subn(show, text)
-        if not links or "[[" not in text:
-            break
-    if "[[" in text:
-        text = _without_open_files(text, names).replace("[[", "")
-    text = _EXTERNAL.sub(lambda match: match[1], text)
-    return text.replace("]]", "")
-
-
-def _without_open_files(text: str, names: Names) -> str:
-    """The links to files that have no end are cut out with the rest of their lines."""
-    kept, position = [], 0
-    for match in _OPEN.finditer(text):
-        if match.start() >= position and plain_name(match[1]) in names.files:
-            kept.append(text[position : match.start()])
-            end = text.find("\n", match.end())
-            position = end if end >= 0 else len(text)
-    return "".join([*kept, text[position:]])
-
-
-def _link(match: re.Match[str], names: Names) -> str:
-    target, label = match[1], match[2]
-    if ":" in target:
-        prefix = target.partition(":")[0].strip()
-        kind = plain_name(prefix)
-        if kind in names.files and (label is None or len(label) < _LONGEST_CAPTION or "\n\n" not in label):
-            return _apart(match)
-        if kind in names.categories:
-            return _GAP
-        if label is None and _LANGUAGE.fullmatch(prefix):
-            return ""
-        if kind in ("http", "https"):
-            return (label or target).partition(" ")[2]
-    if label:
-        label = label.rpartition("|")[2]
-        return without_quotes(label) if "''" in label else label
-    return target.strip().removeprefix(":").removeprefix("#")
-
-
-def _apart(match: re.Match[str]) -> str:
-    """A blank where words touch what was cut out between them, else a gap."""
-    before, behind = match.string[match.start() - 1 : match.start()], match.string[match.end() : match.end() + 1]
-    return _GAP if before in "\n (\x00" or behind in "\n ,.;:)" else " "
 
 
 def _variant(match: re.Match[str]) -> str:
@@ -365,26 +300,6 @@ def _switch(match: re.Match[str]) -> str:
 
 def _tag(match: re.Match[str]) -> str:
     return "\n\n" if match[1] else " " if match[2] else ""
-
-
-def without_gaps(text: str) -> str:
-    """Parentheses and commas mended where something was cut out of them, marked with "\\x00"."""
-    if "\uff08" in text:
-        text = _WIDE_HOLED.sub(_mended, text)
-    first, *others = _HOLED.sub(_mended, text).split(_GAP)
-    kept = [first]
-    for piece in others:
-        if piece[:1] in _CLOSING:
-            kept[-1] = kept[-1].rstrip(" ")
-            piece = piece[kept[-1][-1:] == piece[0] and piece[0] in ",\u3001\uff0c" :]
-        kept.append(piece)
-    return "".join(kept)
-
-
-def _mended(match: re.Match[str]) -> str:
-    inside = " ".join(match[1].replace(_GAP, " ").split())
-    inside = _SEPARATORS.sub(lambda found: found[0].strip()[0], inside).strip(" ,;:\u3001\uff0c\uff1b\uff1a")
-    return f"{match[0][0]}{inside}{match[0][-1]}" if inside else _GAP
 
 
 def _paragraphs(text: str) -> list[str]:

@@ -57,12 +57,12 @@ BAD: dict[str, tuple[str, Callable[[Path], object], str]] = {
         r"wide.xml is UTF-16, wanted UTF-8",
     ),
     "a zip bomb": (
-        "bomb.txt.gz",
+        "bomb.jsonl.gz",
         lambda path: path.write_bytes(gzip.compress(bytes(1 << 20), mtime=0) * 300),
         r"bytes of it unpack to more than \d+ MiB",
     ),
     "NULs": ("nul.txt", lambda path: path.write_bytes(b"text\n" * 99 + b"a\0b\n"), r"NUL byte at byte 496"),
-    "a line of 100 MB": ("line.txt", long_line, r"the line at byte 0 is 100,000,000 bytes long"),
+    "a line of 100 MB": ("line.jsonl", long_line, r"the line at byte 0 is 100,000,000 bytes long"),
     "a parquet file without the column": ("p.parquet", parquet, r"p.parquet has no column .*text.* body"),
     "JSON that is none": (
         "j.jsonl",

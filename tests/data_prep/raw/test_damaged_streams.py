@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import zstandard
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from data_prep.raw import compression, streams
@@ -43,6 +43,15 @@ def read(path: Path, unit_bytes: int = 1 << 20, **options: str) -> tuple[list[st
     return found, [str(problem) for problem in problems]
 
 
+def is_damaged(stream: bytes) -> bool:
+    """A few bits of a bz2 stream may be others: those of the size of its blocks, where the text is short."""
+    try:
+        bz2.decompress(stream)
+    except (OSError, ValueError):
+        return True
+    return False
+
+
 def flipped(packed: bytes, place: int) -> bytes:
     return packed[:place] + bytes([packed[place] ^ 0x55]) + packed[place + 1 :]
 
@@ -64,6 +73,7 @@ def test_a_damaged_stream_of_a_dump_costs_its_own_pages_wherever_spans_are_cut(
     packed = list(packed_parts)
     for number in damaged:
         packed[number] = flipped(packed[number], int(share * (len(packed[number]) - 1)))
+        assume(is_damaged(packed[number]))
     path = tmp_path / "d.xml.bz2"
     path.write_bytes(b"".join(packed))
     documents, problems = read(path, unit_bytes)
