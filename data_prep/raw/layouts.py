@@ -19,7 +19,7 @@ Layout = Literal["book", "articles", "sentences"]
 _FEW_LINES = 5
 # Nearly every line of articles is longer than the paragraphs of a book are, dialogue and headings included. Lines below
 # the length of most articles may also be the paragraphs of an essay.
-_ARTICLE, _SHORT_ARTICLE, _SURE_ARTICLE = 800, 250, 2_000
+_ARTICLE, _SHORT_ARTICLE, _SURE_ARTICLE = 650, 250, 2_000
 # Lines of a file with blank ones that are long for paragraphs.
 _LONG_PARAGRAPH = 500
 _LONG_LINE, _MANY_LINES = 200, 20

@@ -6,6 +6,7 @@ Knows nothing of the names of templates, of brackets, links or pages.
 import re
 from collections.abc import Sequence
 from datetime import date
+from itertools import zip_longest
 
 from data_prep.raw.wikiarguments import Arguments
 from data_prep.raw.wikisay import Say
@@ -107,7 +108,8 @@ def centuries(before_them: str, behind: str, ending: str = "") -> Say:
 
 def two_centuries(args: Arguments) -> str:
     """`XVIII|e|XIX|e` -> "XVIIIe et XIXe siècles"."""
-    numbers = [number + (ending or "e") for number, ending in zip(args.listed[::2], args.listed[1::2], strict=False)]
+    pairs = zip_longest(args.listed[::2], args.listed[1::2], fillvalue="")
+    numbers = [number + (ending or "e") for number, ending in pairs]
     return f"{' et '.join(numbers)} si\u00e8cles" if numbers else ""
 
 

@@ -183,3 +183,9 @@ def test_what_may_be_a_book_or_articles_is_said_to_be_taken_for_one() -> None:
 def test_blank_lines_are_seen() -> None:
     assert has_blank_lines("\n\n".join([SENTENCES] * 20))
     assert not has_blank_lines("\n" + "a line\n" * 500 + "\n\n")
+
+
+def test_articles_of_seven_hundred_characters_are_articles_and_say_so() -> None:
+    text = "\n".join(f"{number} {ARTICLE}"[:700] for number in range(60))
+    assert layout_of(text) == "articles"
+    assert "format=book" in hint_of(text, "articles")

@@ -11,10 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from data_prep.raw.wikiarguments import split_arguments
 from data_prep.raw.wikidump import iter_pages, keep_page, parse_page
 from data_prep.raw.wikinames import Site, names_of
 from data_prep.raw.wikitemplates import speaks
 from data_prep.raw.wikitext import plain_text
+from data_prep.raw.wikitimes import two_centuries
 from tests.data_prep.fuzz_wikitext import ARTICLE, MARKUP, broken, check_text
 from tests.data_prep.real_data import DATA, needs_dump
 
@@ -427,3 +429,7 @@ def test_real_articles_keep_their_words_and_lose_their_markup() -> None:
     assert left.total() <= 2, left
     assert texts["Autism"].startswith("Autism is a neurodevelopmental disorder characterized by impaired social")
     assert "; 384\u2013322 BC) was a Greek philosopher and scientist born in the city of Stagira" in texts["Aristotle"]
+
+
+def test_a_century_without_its_ending_is_said_too() -> None:
+    assert two_centuries(split_arguments(["XVIII", "e", "XIX"])) == "XVIIIe et XIXe siècles"
