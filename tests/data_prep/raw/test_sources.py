@@ -129,7 +129,15 @@ def test_format_is_recognised_from_content_whatever_name_and_packing(tmp_path: P
 
 @pytest.mark.parametrize(
     "content",
-    [b'{"data": [1]}\n', b'{"text": 1}\n', b'["text"]\n', b"a\tb\n", b"\x89PNG\0", b"", gzip.compress(b"a\tb\n", mtime=0)],
+    [
+        b'{"data": [1]}\n',
+        b'{"text": 1}\n',
+        b'["text"]\n',
+        b"a\tb\n",
+        b"\x89PNG\0",
+        b"",
+        gzip.compress(b"a\tb\n", mtime=0),
+    ],
 )
 def test_other_files_are_left_out_but_not_when_named(tmp_path: Path, content: bytes) -> None:
     write(tmp_path, {"train.tsv": content, "a.txt": b"x"})
