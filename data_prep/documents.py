@@ -25,7 +25,7 @@ from data_prep.sentence_ends import CLOSERS, ENDS, OTHER_ENDS
 Split = Literal["train", "val"]
 SPLITS: tuple[Split, ...] = ("train", "val")
 SECTION_CHARACTERS = 5_000
-_ZSTD_LEVEL = 6
+_ZSTD_LEVEL = 3
 # Behind a sentence: white space, or a full stop of a script that has none.
 _SENTENCE_END = re.compile(rf"[{ENDS}][{CLOSERS}]{{0,3}} |[{OTHER_ENDS}]++[{CLOSERS}]{{0,3}}")
 

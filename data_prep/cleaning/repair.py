@@ -31,6 +31,13 @@ _TOUCHED_BY_FTFY = re.compile(
     + "]"
 )
 _CURLY = re.compile("[\u02bc\u2018-\u201f]")
+# By themselves no signs of mojibake.
+_COMMON_QUOTES = {"\u2018": "'", "\u2019": "'", "\u201c": '"', "\u201d": '"'}
+# What str.split() takes for white space, but blanks and line ends.
+_WHITE_SPACE = (
+    "\t\x0b\x0c\r\x1c\x1d\x1e\x1f\x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a"
+)
+_WHITE_SPACE += "\u2028\u2029\u202f\u205f\u3000"
 # Each of ftfy's signs of mojibake is at most 7 characters long and holds one of these, which are all characters but
 # ASCII and common punctuation; so such characters and what stands around them show every sign.
 _SUSPECT = re.compile("[^\x00-\x7f\xa0\xad\xb4\xb7\u2013-\u2015\u2018\u2019\u201c\u201d\u2026]+")
@@ -58,11 +65,10 @@ def clean_text(paragraphs: Iterable[str], tally: Tally) -> str:
     if has_controls or is_repaired:
         text, controls = _LEFT_CONTROLS.subn("", text)
         tally.edited("controls_dropped", controls)
-    lines = text.split("\n")
-    kept = [line for line in (" ".join(line.split()) for line in lines) if line]
-    clean = "\n".join(kept)
-    tally.edited("whitespace_dropped", len(text) - len(clean) - (len(lines) - len(kept) if kept else 0))
-    tally.edited("empty_paragraphs_dropped", len(lines) - len(kept) if raw else 0)
+    clean = _single_spaced(text)
+    lines, kept = text.count("\n") + 1, clean.count("\n") + 1 if clean else 0
+    tally.edited("whitespace_dropped", len(text) - len(clean) - (lines - kept if kept else 0))
+    tally.edited("empty_paragraphs_dropped", lines - kept if raw else 0)
     return clean
 
 
@@ -73,17 +79,24 @@ def repair(text: str) -> str:
     """
     if text.isascii() and "&" not in text and "\x1b" not in text:
         return text
+    straight = text
+    for mark, plain in _COMMON_QUOTES.items():
+        straight = straight.replace(mark, plain)
+    if straight.isascii() and "&" not in text and "\x1b" not in text:
+        return straight
     config = _FTFY
-    *lines, last = text.split("\n")
-    lines = [f"{line}\n" for line in lines]
-    lines.append(last)
-    for number, line in enumerate(lines):
+    mended = straight.split("\n")
+    last = len(mended) - 1
+    for number, line in enumerate(text.split("\n")):
         # One line with "<" and ftfy takes the rest for HTML, whose entities are meant.
         if config.unescape_html and "<" in line:
             config = config._replace(unescape_html=False)
-        if not line.isascii() or "&" in line or "\x1b" in line:
-            lines[number] = _repair_line(line, config)
-    return "".join(lines)
+        if not mended[number].isascii() or "&" in line or "\x1b" in line:
+            # Where its line end goes, the next line goes on with this one.
+            mended[number] = _repair_line(line + "\n" * (number < last), config)
+        elif number < last:
+            mended[number] += "\n"
+    return "".join(mended)
 
 
 def _repair_line(line: str, config: TextFixerConfig) -> str:
@@ -97,6 +110,17 @@ def _repair_line(line: str, config: TextFixerConfig) -> str:
                 return mended
             line = mended
     return fix_text(line, config)
+
+
+def _single_spaced(text: str) -> str:
+    for space in _WHITE_SPACE:
+        text = text.replace(space, " ")
+    while "  " in text:
+        text = text.replace("  ", " ")
+    text = text.replace(" \n", "\n").replace("\n ", "\n")
+    while "\n\n" in text:
+        text = text.replace("\n\n", "\n")
+    return text.strip(" \n")
 
 
 def _has_mojibake(line: str) -> bool:

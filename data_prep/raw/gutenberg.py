@@ -49,7 +49,7 @@ _NOTE = re.compile(
     r"|\s*+(?:typographical )?err(?:ors|ata)\b.{0,30}\bby (?:the )?(?:e-?text )?transcriber",
     re.IGNORECASE,
 )
-_TRANSCRIBER = re.compile("ranscri|RANSCRI")
+_TRANSCRIBER = ("ranscri", "RANSCRI")
 _BOX = re.compile(r"\s*+[|+]")
 _LONGEST_HEADING = 60
 # Where in a book notes stand that are more than one paragraph, as shares of its lines.
@@ -70,15 +70,16 @@ _TITLED = re.compile(r"\s*+(?:chapter|chap\.|book|part|volume|vol\.|canto|act|sc
 _BEFORE_LAST_OF_PAGES = frozenset("0123456789ivxlc .")
 _LIST_LINES, _LIST_SHARE = 4, 0.7
 
-_ITALICS = re.compile(r"(?<!\w)_(?=[^\s_])([^_]{1,1000}+)(?<=\S)_(?!\w)")
-_LONE_MARK = re.compile(r"(?<!\w)_(?=[^\W_])|(?<=[a-zA-Z.,;:!?])_(?!\w)")
+# Patterns that begin with the mark are found at the speed of a search for it.
+_ITALICS = re.compile(r"_(?<!\w_)(?=[^\s_])([^_]{1,1000}+)(?<=\S)_(?!\w)")
+_LONE_MARK = re.compile(r"_(?:(?<!\w_)(?=[^\W_])|(?<=[a-zA-Z.,;:!?]_)(?!\w))")
 # Of sums of money: 8_s_. 6_d_., and of ordinals: 4_th_.
-_UNIT = re.compile(r"(?<=[\d\u00bc-\u00be])_([a-zA-Z]{1,4}\.?)_(?!\w)")
-_BOLD = re.compile(r"(?<![\w=])=(?=[^\s=])([^=]{1,200}+)(?<=\S)=(?![\w=])")
+_UNIT = re.compile(r"_(?<=[\d\u00bc-\u00be]_)([a-zA-Z]{1,4}\.?)_(?!\w)")
+_BOLD = re.compile(r"=(?<![\w=]=)(?=[^\s=])([^=]{1,200}+)(?<=\S)=(?![\w=])")
 _RAISED = re.compile(r"\^\{([^{}\n]{1,20})\}")
 _LIGATURE = re.compile(r"\[(oe|ae)\]", re.IGNORECASE)
 _FOOTNOTE = re.compile(r"\[Footnote(?: [\w*]{1,5})?: ?", re.IGNORECASE)
-_FOOTNOTE_MARK = re.compile(r"(?<=[\w.,;:!?\"'\u201d\u2019)])\[(?:Footnote )?\d{1,3}\]")
+_FOOTNOTE_MARK = re.compile(r"\[(?<=[\w.,;:!?\"'\u201d\u2019)]\[)(?:Footnote )?\d{1,3}\]")
 
 
 def regions(lines: Sequence[str]) -> list[tuple[int, int]]:
@@ -87,7 +88,7 @@ def regions(lines: Sequence[str]) -> list[tuple[int, int]]:
     A missing start marker keeps the beginning, a missing end marker the rest; text behind the last book that is
     longer than the licence is a text too.
     """
-    marked = [(number, lines[number]) for number in _mentions("\n".join(lines))]
+    marked = [(number, lines[number]) for number in _naming(_NAMES, "\n".join(lines))]
     starts = [number for number, line in marked if _START.match(line)]
     ends = [number for number, line in marked if _END.match(line)]
     if starts and ends and ends[0] < starts[0] <= _LICENCE_LINES:
@@ -109,10 +110,10 @@ def regions(lines: Sequence[str]) -> list[tuple[int, int]]:
     return found
 
 
-def _mentions(text: str) -> list[int]:
-    """The lines that name Project Gutenberg or its small print, found without a look at the others."""
+def _naming(words: Sequence[str], text: str) -> list[int]:
+    """The lines that hold one of the words, found without a look at the others."""
     places = set()
-    for word in _NAMES:
+    for word in words:
         place = text.find(word)
         while place >= 0:
             places.add(text.rfind("\n", 0, place))
@@ -136,14 +137,14 @@ def _behind_title(lines: Sequence[str], start: int, end: int) -> int:
 
 def without_additions(text: str) -> str:
     """A book without captions and markers of pictures, sidenotes, page numbers in brackets, and transcriber's notes."""
-    has_notes = _TRANSCRIBER.search(text) is not None
+    has_notes = any(word in text for word in _TRANSCRIBER)
     if has_notes:
         text = _BRACKETED_NOTE.sub(_unless_long, text)
     if "[" in text:
         text = _PICTURE.sub(_unless_said, text)
     if "{" in text:
         text = _PAGE_NUMBER.sub("", text)
-    return "\n".join(_without_notes(text.split("\n"))) if has_notes else text
+    return "\n".join(_without_notes(text.split("\n"), _naming(_TRANSCRIBER, text))) if has_notes else text
 
 
 def plain(paragraph: str) -> str:
@@ -185,22 +186,22 @@ def _unless_said(match: re.Match[str]) -> str:
     return _unless_long(match)
 
 
-def _without_notes(lines: list[str]) -> list[str]:
+def _without_notes(lines: list[str], naming: Sequence[int]) -> list[str]:
     """A note goes with its paragraph or box; a heading of notes with all up to the next gap of two blank lines, at the
-    end of the book with all that follows."""
+    end of the book with all that follows. Notes begin in lines `naming` transcribers."""
     kept: list[str] = []
-    number = 0
-    while number < len(lines):
-        if not _NOTE.match(lines[number]) or (number and lines[number - 1].strip(" |+-=\t")):
-            kept.append(lines[number])
-            number += 1
-        elif _BOX.match(lines[number]):
+    position = 0
+    for number in naming:
+        if number < position or not _NOTE.match(lines[number]) or (number and lines[number - 1].strip(" |+-=\t")):
+            continue
+        kept += lines[position:number]
+        if _BOX.match(lines[number]):
             while kept and _BOX.match(kept[-1]):
                 kept.pop()
-            number = next((n for n in range(number, len(lines)) if not _BOX.match(lines[n])), len(lines))
+            position = next((n for n in range(number, len(lines)) if not _BOX.match(lines[n])), len(lines))
         else:
-            number = _behind_note(lines, number)
-    return kept
+            position = _behind_note(lines, number)
+    return kept + lines[position:]
 
 
 def _behind_note(lines: Sequence[str], start: int) -> int:

@@ -1,5 +1,6 @@
 import gzip
 import re
+import sys
 
 import ftfy
 import pytest
@@ -76,6 +77,17 @@ def test_every_edit_is_counted() -> None:
 def test_nothing_is_left_of_white_space() -> None:
     assert cleaned(" ", "\u2028")[0] == ""
     assert cleaned() == ("", {})
+
+
+def test_every_kind_of_white_space_is_a_single_blank_or_line_end() -> None:
+    spaces = [char for code in range(sys.maxunicode + 1) if (char := chr(code)).isspace()]
+    assert set(spaces) == {*module._WHITE_SPACE, " ", "\n"}
+    # ftfy makes some of entities, behind everything that looks for characters.
+    for space in [*spaces, *(f"&#{ord(char)};" for char in spaces), "  ", "\n ", " \n", "\n\n"]:
+        for text in (f"one{space}two", f"{space}one two", f"one two{space}", f"caf\xe9{space}two"):
+            found = cleaned(text)[0]
+            assert found == "\n".join(" ".join(line.split()) for line in found.split("\n") if line.strip())
+            assert found.isprintable() or "\n" in found
 
 
 @given(st.lists(st.text(st.characters(exclude_characters="\n"), max_size=40), max_size=5))
