@@ -36,7 +36,6 @@ _ARTICLES_APART = (
     "article, name it with ?format=articles"
 )
 _ONE_BOOK = "taken for an article a line; if it is one book with a paragraph a line, name it with ?format=book"
-_LINE_END = re.compile(r"\r\n|\r|\n")
 
 
 def layout_of(start: str) -> Layout:
@@ -82,7 +81,7 @@ def _are_long(lengths: Sequence[int], middle: int) -> bool:
 
 def _whole_lines(start: str) -> list[str]:
     """The lines of a beginning, without the last one where there are others: it may go on."""
-    lines = _LINE_END.split(start)
+    lines = start.replace("\r\n", "\n").replace("\r", "\n").split("\n")
     return lines[:-1] if len(lines) > 1 else lines
 
 

@@ -7,6 +7,7 @@ and are of one width, paragraphs and sentences end where a sentence does. Knows 
 import re
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
+from statistics import quantiles
 
 import numpy as np
 
@@ -134,12 +135,12 @@ def _indented(block: Sequence[str]) -> list[int]:
 
 def _behind_short_lines(block: Sequence[str]) -> list[int]:
     """Lines behind one that ends a sentence before the width is full: the last one of a paragraph."""
-    width = np.percentile([len(line.rstrip()) for line in block], 95)
-    return [
-        number
-        for number, line in enumerate(block[:-1], 1)
-        if len(line.rstrip()) < _LAST_LINE * width and _ends_sentence(line.rstrip())
-    ]
+    lines = [line.rstrip() for line in block]
+    ending = [number for number, line in enumerate(lines[:-1], 1) if _ends_sentence(line)]
+    if not ending:
+        return []
+    width = quantiles(map(len, lines), n=20, method="inclusive")[-1]
+    return [number for number in ending if len(lines[number - 1]) < _LAST_LINE * width]
 
 
 def _ends_sentence(line: str) -> bool:
