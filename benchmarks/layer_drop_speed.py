@@ -23,14 +23,15 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.step import processor_name
 from data_prep.manifest import git_commit
-from pipeline import dsconfig, optim
-from pipeline.config import parse_recipe
-from pipeline.dist import Ranks, started_ranks
-from pipeline.engine import Engine
-from pipeline.layer_drop import DropSchedule, LayerDrop
-from pipeline.model.hf import build_model
-from pipeline.model.shape import EncoderShape
-from pipeline.model.switch import Switch
+from pipeline.families.hf import build_model
+from pipeline.families.shape import EncoderShape
+from pipeline.layer_drop.schedule import DropSchedule, LayerDrop
+from pipeline.layer_drop.switch import Switch
+from pipeline.recipes import engine_config
+from pipeline.recipes.recipe import parse_recipe
+from pipeline.training import optimizers
+from pipeline.training.engine import Engine
+from pipeline.training.ranks import Ranks, started_ranks
 
 MASK_RATE = 0.15
 MODES = ("dense", "layer", "sample", "growing")
@@ -51,8 +52,8 @@ def measure(args: argparse.Namespace, stage: int, ranks: Ranks) -> dict[str, Any
     }  # fmt: skip
     model = build_model(shape, seed=0)
     model.encoder.activation_checkpointing = args.recompute
-    groups = optim.parameter_groups(model, 0.01)
-    engine = Engine(model, dsconfig.join(config, recipe, ranks.world_size), groups, ranks)
+    groups = optimizers.parameter_groups(model, 0.01)
+    engine = Engine(model, engine_config.join(config, recipe, ranks.world_size), groups, ranks)
     generator = torch.Generator().manual_seed(ranks.rank)
     ids = torch.randint(5, shape.vocab_size, (rows, length), generator=generator)
     positions = torch.randperm(rows * length, generator=generator)[: round(MASK_RATE * rows * length)].sort().values

@@ -25,11 +25,14 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from data_prep import pictures
-from pipeline import config, dsconfig, stages
-from pipeline.artifacts import begin, is_done, write_atomically
-from pipeline.model.shape import EncoderShape
-from pipeline.run import Run
+from data_prep import plots
+from data_prep.files import write_atomically
+from data_prep.manifest import is_done
+from pipeline.families.shape import EncoderShape
+from pipeline.recipes import engine_config, recipe
+from pipeline.runs.folder import begin
+from pipeline.runs.run import Run
+from pipeline.stages.table import make_corpus, stages_of
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SEEDS = (42, 43, 44)
@@ -95,7 +98,7 @@ def cases(steps: int, layers: int) -> dict[str, list[str]]:
 def run_case(args: argparse.Namespace, name: str, overrides: list[str], seed: int, threads: int) -> dict[str, Any]:
     """Train one case to its end, from where it stands, and describe what came of it."""
     run = make_run(args, name, overrides, seed)
-    for stage in stages.stages_of(run.recipe)[:-1]:  # all but the export
+    for stage in stages_of(run.recipe)[:-1]:  # all but the export
         folder, settings, inputs = stage.folder(run), stage.settings(run), stage.inputs(run)
         if is_done(folder, stage.name, settings, inputs):
             continue
@@ -141,10 +144,10 @@ def run_case(args: argparse.Namespace, name: str, overrides: list[str], seed: in
 
 def make_run(args: argparse.Namespace, name: str, overrides: list[str], seed: int) -> Run:
     path = REPOSITORY / "benchmarks" / f"layer_drop_{args.shape}.toml"
-    recipe = config.load_recipe(str(path), [*args.set, *overrides, f"seed={seed}"])
-    recipe = config.resolve_sources(args.data, recipe)
+    recipe = recipe.load_recipe(str(path), [*args.set, *overrides, f"seed={seed}"])
+    recipe = recipe.resolve_sources(args.data, recipe)
     folder = f"{args.shape}-{re.sub('[^A-Za-z0-9]+', '-', name)}-{seed}"
-    return Run.of(args.root, folder, recipe, dsconfig.load_ds_config(args.ds))
+    return Run.of(args.root, folder, recipe, engine_config.load_ds_config(args.ds))
 
 
 def table(rows: list[dict[str, Any]], shape: str) -> str:
@@ -219,7 +222,7 @@ def picture(rows: list[dict[str, Any]], shape: str, out: Path) -> None:
     """Validation loss over FLOPs of some cases, and what every run lost or won against dense of its seed."""
     rows = [row for row in rows if row["shape"] == shape]
     dense = {row["seed"]: row for row in rows if row["case"] == "dense"}
-    figure = pictures.canvas(pictures.WIDTH, 3.6)
+    figure = plots.canvas(plots.WIDTH, 3.6)
     curves, ends = figure.subplots(1, 2, width_ratios=(3, 2))
     for index, name in enumerate(CURVES):
         for row in rows:
@@ -227,24 +230,24 @@ def picture(rows: list[dict[str, Any]], shape: str, out: Path) -> None:
                 spent = [100 * cost(row, step, saved, dense[row["seed"]]) for step, _, saved in row["validation"]]
                 losses = [loss for _, loss, _ in row["validation"]]
                 label = None if name in curves.get_legend_handles_labels()[1] else name
-                color, line = pictures.SERIES[index], pictures.LINES[index]
+                color, line = plots.SERIES[index], plots.LINES[index]
                 curves.plot(spent, losses, color=color, linestyle=line, linewidth=1.2, label=label)
     for index, (family, words) in enumerate(FAMILIES.items()):
         found = [row for row in rows if row["seed"] in dense and row["case"].startswith(words)]
         spent = [100 * cost(row, row["steps"], row["flops_saved"], dense[row["seed"]]) for row in found]
         gaps = [row["validation"][-1][1] - dense[row["seed"]]["validation"][-1][1] for row in found]
         look: dict[str, Any] = {
-            "color": pictures.SERIES[index],
-            "marker": pictures.MARKERS[index],
+            "color": plots.SERIES[index],
+            "marker": plots.MARKERS[index],
             "linestyle": "none",
             "markersize": 4,
         }
         ends.plot(spent, gaps, label=family, **look)
     for axes, columns in ((curves, 2), (ends, 1)):
-        pictures.dress(axes)
+        plots.dress(axes)
         axes.set_xlabel("FLOPs, % of dense")
-        pictures.legend(axes, columns)
-    ends.axhline(0, color=pictures.MUTED, linewidth=0.8)
+        plots.legend(axes, columns)
+    ends.axhline(0, color=plots.MUTED, linewidth=0.8)
     curves.set_ylabel("validation loss")
     ends.set_ylabel("final loss minus dense's")
     figure.savefig(out, dpi=160)
@@ -273,7 +276,7 @@ def main() -> int:
     if args.picture or args.table:
         return 0
     base = make_run(args, "dense", [], 0)
-    if code := stages.make_corpus(base, force=False):
+    if code := make_corpus(base, force=False):
         return code
     given = {"set": args.set, "data": args.data, "ds": args.ds}
     for row in done:

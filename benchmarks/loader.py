@@ -32,11 +32,12 @@ from transformers import DataCollatorForLanguageModeling, PreTrainedTokenizerFas
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.step import processor_name
-from data_prep.manifest import sha256_file
+from data_prep.files import sha256_file
 from data_prep.rows.arrow_files import write_file
 from data_prep.rows.pack import PackedRows
-from pipeline.data import PretrainLoader, ShardReader
-from pipeline.sections import Objective
+from data_prep.rows.shards import ShardReader
+from pipeline.objectives.masked_lm import PretrainLoader
+from pipeline.recipes.sections import Objective
 
 SPECIAL = {"pad": 0, "unk": 1, "cls": 2, "sep": 3, "mask": 4}
 CONTENDERS = {

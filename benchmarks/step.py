@@ -25,7 +25,7 @@ from transformers import BertConfig, BertForMaskedLM
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from pipeline.model.hf import build_model, load_state, state_from_hf
+from pipeline.families.hf import build_model, load_state, state_from_hf
 
 
 def processor_name() -> str:

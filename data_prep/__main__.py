@@ -11,8 +11,8 @@ from data_prep.buckets import Cleaning
 from data_prep.cleaning.filters import Rules
 from data_prep.corpus import Corpus
 from data_prep.documents import SPLITS
+from data_prep.errors import UserError, refusal
 from data_prep.ingest import ingest
-from data_prep.manifest import UserError, refusal
 from data_prep.preview import preview
 from data_prep.raw.sources import parse_source
 from data_prep.rows.masking import MaskRules

@@ -13,8 +13,9 @@ import numpy as np
 from data_prep.buckets import Cleaning, DropLines, HeldOut, Layout, WriteBucket, drop_lines, hold_out, write_bucket
 from data_prep.cleaning.tally import RULE_LABELS, Tally
 from data_prep.documents import SPLITS, Split
+from data_prep.errors import UserError
+from data_prep.files import whole_file
 from data_prep.ingest_tasks import CountLines, FindDuplicates, count_lines, find_duplicates
-from data_prep.manifest import UserError, whole_file
 from data_prep.work import Task, Workers, task_name
 
 _PROBLEMS_KEPT = 1000

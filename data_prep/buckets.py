@@ -29,7 +29,7 @@ from data_prep.documents import (
     digest,
     write_documents,
 )
-from data_prep.manifest import sha256_file, whole_file
+from data_prep.files import sha256_file, whole_file
 from data_prep.raw.sources import RawFile
 from data_prep.shuffle import RunWriter, read_bucket
 from data_prep.work import Report

@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data_prep.manifest import UserError, fsync_folder, is_done, read_manifest, sha256_file
+from data_prep.errors import UserError
+from data_prep.files import fsync_folder, sha256_file
+from data_prep.manifest import is_done, read_manifest
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,9 @@ from typing import Literal
 
 import zstandard
 
-from data_prep.manifest import UserError, read_manifest, whole_file
+from data_prep.errors import UserError
+from data_prep.files import whole_file
+from data_prep.manifest import read_manifest
 from data_prep.sentence_ends import CLOSERS, ENDS, OTHER_ENDS
 
 Split = Literal["train", "val"]

@@ -27,8 +27,10 @@ from data_prep.corpus import (
     unless_others_finish,
 )
 from data_prep.documents import SPLITS, Split
+from data_prep.errors import UserError
+from data_prep.files import sha256_file, sha256_json, write_atomically
 from data_prep.ingest_tasks import ReadUnit, read_unit
-from data_prep.manifest import UserError, sha256_file, sha256_json, write_atomically, write_manifest
+from data_prep.manifest import write_manifest
 from data_prep.raw.sources import RawFile, Source, find_files, plan_units
 from data_prep.raw.streams import BadInput
 from data_prep.work import Part, Task, Workers, task_name

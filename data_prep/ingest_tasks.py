@@ -19,7 +19,7 @@ from data_prep.cleaning.repair import clean_text
 from data_prep.cleaning.repeated_lines import frequent_lines, line_entries
 from data_prep.cleaning.tally import Tally
 from data_prep.documents import Document, cut_paragraphs, cut_sections, digest, split_of
-from data_prep.manifest import whole_file
+from data_prep.files import whole_file
 from data_prep.raw.formats import RawDocument, read_documents
 from data_prep.raw.sources import Unit
 from data_prep.raw.streams import BadInput

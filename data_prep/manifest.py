@@ -4,106 +4,24 @@ Knows nothing of torch, recipes or training. A folder without a manifest is unfi
 done, and done again only when the inputs or settings named in it change.
 """
 
-import errno
-import hashlib
 import json
-import os
 import platform
 import socket
 import subprocess
 import time
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
-from data_prep.terminal import visible
+from data_prep.errors import UserError
+from data_prep.files import write_atomically
 
 MANIFEST_NAME = "manifest.json"
 _PACKAGES = (
     "torch", "deepspeed", "transformers", "datasets", "tokenizers", "ftfy", "rensa", "py3langid",
     "sentencex", "pyarrow", "wandb", "numpy",
 )  # fmt: skip
-
-
-# What the system refuses for how disks, rights and names are, which the user can mend. Whatever else it refuses, a file
-# that is not there among them, points to a bug and keeps its traceback.
-_FULL = frozenset((errno.ENOSPC, errno.EDQUOT))
-_REFUSED = frozenset(
-    (
-        errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP,
-        errno.EIO, errno.ESTALE, errno.ENXIO, errno.ENODEV, errno.EFBIG, errno.ENOLCK, errno.EBUSY, errno.ETIMEDOUT,
-        errno.EHOSTDOWN, errno.ENOTCONN, errno.EMFILE, errno.ENFILE, errno.EILSEQ,
-    )
-)  # fmt: skip
-
-
-class UserError(Exception):
-    """A mistake the user can mend: printed as one line, exit code 2, without a traceback."""
-
-    def shown(self) -> str:
-        """What to print: nothing in it may steer the terminal."""
-        return visible(str(self))
-
-
-def refusal(error: OSError, folder: Path) -> UserError | None:
-    """What the system refused as a mistake the user can mend, None where it is none.
-
-    `folder` is what the command works on, for errors that name no file.
-    """
-    place = error.filename or folder
-    if error.errno in _FULL:
-        return UserError(
-            f"the disk is full ({place}); make room and run the command again: it goes on where it stopped"
-        )
-    if error.errno in _REFUSED:
-        return UserError(f"cannot use {place}: {error.strerror}; mend that, or name another place")
-    if error.errno == errno.ENOENT and not os.path.lexists(folder):
-        return UserError(f"{folder} is gone or cannot be made; name another place, or run the command when it is back")
-    return None
-
-
-def sha256_file(path: Path) -> str:
-    """Hex SHA-256 of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def sha256_json(value: Any) -> str:
-    """Hex SHA-256 of a JSON-able value, independent of key order."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
-
-
-@contextmanager
-def whole_file(path: Path) -> Iterator[BinaryIO]:
-    """A file to write into, that takes its name when the block succeeds: it is seen whole or not at all."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with partial.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
-    fsync_folder(path.parent)
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write `text` so that a reader, or a restart after a crash, sees the old file or the whole new one."""
-    with whole_file(path) as file:
-        file.write(text.encode())
-
-
-def fsync_folder(folder: Path) -> None:
-    """Make the folder's entries (new names, renames) durable."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def git_commit(folder: Path) -> str | None:
@@ -204,8 +122,3 @@ def write_manifest(
         "versions": versions(),
     }
     write_atomically(folder / MANIFEST_NAME, json.dumps(manifest, indent=1, sort_keys=True) + "\n")
-
-
-def hash_files(paths: Iterable[Path], root: Path) -> dict[str, str]:
-    """SHA-256 by path relative to `root`."""
-    return {str(path.relative_to(root)): sha256_file(path) for path in sorted(paths)}

@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 
 from data_prep.corpus import Corpus
-from data_prep.manifest import UserError
+from data_prep.errors import UserError
 from data_prep.row_text import MASK, RowText, Span, painted
 from data_prep.rows.masking import IntArray, MaskRules, hash_chain, mask_rows
 from data_prep.rows.pack import Packing

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import zstandard
 
-from data_prep.manifest import UserError, whole_file
+from data_prep.errors import UserError
+from data_prep.files import whole_file
 
 _RUN_BYTES = 32 << 20
 _ZSTD_LEVEL = 1

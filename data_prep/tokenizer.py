@@ -14,8 +14,10 @@ from tqdm import tqdm
 
 from data_prep.corpus import Corpus, check_file, is_made, lock, required_manifest, staged_folder
 from data_prep.documents import SPLITS, Document, Split, read_documents
+from data_prep.errors import UserError
+from data_prep.files import sha256_file
 from data_prep.ingest import check_clean, clean_inputs
-from data_prep.manifest import UserError, sha256_file, write_manifest
+from data_prep.manifest import write_manifest
 from data_prep.terminal import escaped, show
 from data_prep.tokenization.files import LoadedVocabulary, load_tokenizer, load_vocabulary
 from data_prep.tokenization.habits import habits_of, lost_to

@@ -11,8 +11,9 @@ from tqdm import tqdm
 
 from data_prep.corpus import Corpus, required_manifest
 from data_prep.documents import SPLITS
+from data_prep.errors import UserError
 from data_prep.ingest import check_clean, clean_files, clean_inputs
-from data_prep.manifest import MANIFEST_NAME, UserError
+from data_prep.manifest import MANIFEST_NAME
 from data_prep.rows.shards import INDEX_NAME, ShardReader, read_index
 from data_prep.terminal import escaped
 from data_prep.tokenizer import finished_tokenizer

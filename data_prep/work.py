@@ -21,7 +21,8 @@ from typing import Any, Self
 
 from tqdm import tqdm
 
-from data_prep.manifest import UserError, sha256_json, write_atomically
+from data_prep.errors import UserError
+from data_prep.files import sha256_json, write_atomically
 
 Report = Callable[[int], object]
 Function = Callable[[Any, Report], dict[str, Any]]

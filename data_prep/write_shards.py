@@ -19,8 +19,10 @@ from numpy.typing import NDArray
 
 from data_prep.corpus import Corpus, discard, is_made, lock, publish, required_manifest, unless_others_finish
 from data_prep.documents import SPLITS, Document, Split, digest, read_file
+from data_prep.errors import UserError
+from data_prep.files import sha256_file, sha256_json, write_atomically
 from data_prep.ingest import check_clean_file, clean_files, clean_inputs
-from data_prep.manifest import UserError, sha256_file, sha256_json, write_atomically, write_manifest
+from data_prep.manifest import write_manifest
 from data_prep.rows.arrow_files import write_dataset_files, write_file
 from data_prep.rows.pack import MIN_ROW_LENGTH, Packing, pack_rows
 from data_prep.rows.sentences import split_sentences

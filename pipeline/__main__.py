@@ -6,9 +6,11 @@ import sys
 import time
 from pathlib import Path
 
-from pipeline import config, dsconfig, stages
-from pipeline.artifacts import UserError, refusal
-from pipeline.run import Run
+from data_prep.errors import UserError, refusal
+from pipeline.recipes.engine_config import load_with_recipe
+from pipeline.recipes.recipe import load_recipe, resolve_sources
+from pipeline.runs.run import Run
+from pipeline.stages import table
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -55,7 +57,7 @@ def build_parser() -> argparse.ArgumentParser:
     data.add_argument("--force", action="store_true", help="make finished stages again")
     data.add_argument("overrides", nargs="*", metavar="section.key=value", help="go on top of the recipe")
 
-    for stage in stages.TRAINING_STAGES:
+    for stage in table.TRAINING_STAGES:
         word = commands.add_parser(
             stage.name, parents=[everything], help=f"stage {stage.name} of a run, in these ranks"
         )
@@ -103,7 +105,7 @@ def _fail(error: UserError) -> int:
 
 def _dispatch(options: argparse.Namespace) -> int:
     if options.command == "plan":
-        from pipeline.plan import plan
+        from pipeline.reports.plan import plan
 
         return plan(options.recipe, options.overrides, options.ds, options.nproc, options.out)
     if options.command == "migrate":
@@ -114,12 +116,12 @@ def _dispatch(options: argparse.Namespace) -> int:
     if options.command == "data":
         return _data(root, options)
     if options.command == "run":
-        recipe = config.resolve_sources(options.data, config.load_recipe(options.recipe, options.overrides))
-        engine, recipe, notes = dsconfig.load_with_recipe(options.ds, recipe)
+        recipe = resolve_sources(options.data, load_recipe(options.recipe, options.overrides))
+        engine, recipe, notes = load_with_recipe(options.ds, recipe)
         for note in notes:
             print(note, file=sys.stderr, flush=True)
         run = Run.of(root, options.run, recipe, engine)
-        code = stages.run_all(run, root, options.launcher, options.nproc, options.force)
+        code = table.run_all(run, root, options.launcher, options.nproc, options.force)
         if code == 0:
             _report(root, options.run, [])
             _closing_words(run)
@@ -128,22 +130,22 @@ def _dispatch(options: argparse.Namespace) -> int:
         return _report(root, options.run, options.compare)
     run = Run.open(root, options.run)
     if options.command == "finetune":
-        from pipeline.finetune import finetune
+        from pipeline.stages.finetune import finetune
 
         return finetune(run, options.task, options.seed, options.data, options.model, options.overrides, options.force)
-    stage = next(stage for stage in stages.TRAINING_STAGES if stage.name == options.command)
-    stages.run_stage(stage, run, options.force)
+    stage = next(stage for stage in table.TRAINING_STAGES if stage.name == options.command)
+    table.run_stage(stage, run, options.force)
     return 0
 
 
 def _data(root: Path, options: argparse.Namespace) -> int:
-    recipe = config.resolve_sources(options.data, config.load_recipe(options.recipe, options.overrides))
+    recipe = resolve_sources(options.data, load_recipe(options.recipe, options.overrides))
     if options.part and options.only not in ("ingest", "shard"):
         raise UserError(
             f"--part {options.part} needs --only ingest or --only shard; the parts of one stage run together"
         )
     run = Run.of(root, "data", recipe, {})
-    return stages.make_corpus(run, options.force, options.only, options.part, options.workers)
+    return table.make_corpus(run, options.force, options.only, options.part, options.workers)
 
 
 def _migrate(options: argparse.Namespace) -> int:
@@ -163,7 +165,7 @@ def _migrate(options: argparse.Namespace) -> int:
 
 
 def _report(root: Path, name: str, others: list[str]) -> int:
-    from pipeline.report import build_report
+    from pipeline.reports.page import build_report
 
     runs = [Run.open(root, one) for one in [name, *others]]
     out = runs[0].folder.report
@@ -179,7 +181,7 @@ def _status(root: Path, name: str | None) -> int:
     for one in names:
         run = Run.open(root, one)
         print(f"{one} ({run.folder.root})")
-        for stage, state, seconds in stages.statuses(run):
+        for stage, state, seconds in table.statuses(run):
             print(f"  {stage:<24} {state:<40} {seconds:>10}{' s' if seconds else ''}")
     return 0
 

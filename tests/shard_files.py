@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from data_prep.manifest import sha256_file
+from data_prep.files import sha256_file
 from data_prep.rows.arrow_files import write_file
 from data_prep.rows.pack import PackedRows
 

@@ -241,11 +241,11 @@ def test_compiled_layers_need_a_gpu() -> None:
     """Said before an engine is made, so DeepSpeed is not started for it."""
     import torch
 
-    from pipeline.artifacts import UserError
-    from pipeline.config import load_recipe
-    from pipeline.dist import Ranks
-    from pipeline.model.hf import build_model
-    from pipeline.pretrain import build_engine
+    from data_prep.errors import UserError
+    from pipeline.families.hf import build_model
+    from pipeline.recipes.recipe import load_recipe
+    from pipeline.stages.setup import build_engine
+    from pipeline.training.ranks import Ranks
 
     recipe = load_recipe("sample")
     engine = {"compile": {"layers": True}, "zero_optimization": {"stage": 1}}
@@ -255,7 +255,8 @@ def test_compiled_layers_need_a_gpu() -> None:
 
 
 def test_a_run_in_use_is_not_shared(tmp_path: Path) -> None:
-    from pipeline.artifacts import UserError, exclusive
+    from data_prep.errors import UserError
+    from pipeline.runs.folder import exclusive
 
     with exclusive(tmp_path), pytest.raises(UserError, match="in use by process"), exclusive(tmp_path):
         pass

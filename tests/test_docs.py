@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 from data_prep.__main__ import build_parser as build_data_parser
-from pipeline import dsconfig
 from pipeline.__main__ import build_parser
-from pipeline.config import Recipe, parse_recipe
-from pipeline.migration.layer_drop import KEYS as OLD_LAYER_DROP_KEYS
-from pipeline.migration.layer_drop import OLD_LAYER_DROP
-from pipeline.sections import Source
+from pipeline.layer_drop.old_block import KEYS as OLD_LAYER_DROP_KEYS
+from pipeline.layer_drop.old_block import OLD_LAYER_DROP
+from pipeline.recipes import engine_config
+from pipeline.recipes.recipe import Recipe, parse_recipe
+from pipeline.recipes.sections import Source
 from tests.test_imports import LAYERS
 
 REPOSITORY = Path(__file__).parent.parent
@@ -127,10 +127,15 @@ def test_named_recipe_keys_exist(page: Path) -> None:
 
 def test_every_deepspeed_key_is_documented() -> None:
     named = set(code(REPOSITORY / "ds_configs" / "README.md"))
-    for keys in (dsconfig.ENGINE_KEYS, dsconfig.RECIPE_KEYS, dsconfig.REMOVED_KEYS, dsconfig.REMOVED_ZERO_KEYS):
+    for keys in (
+        engine_config.ENGINE_KEYS,
+        engine_config.RECIPE_KEYS,
+        engine_config.REMOVED_KEYS,
+        engine_config.REMOVED_ZERO_KEYS,
+    ):
         assert set(keys) <= named
     assert {OLD_LAYER_DROP, *OLD_LAYER_DROP_KEYS} <= named
-    files = {f"ds_configs/{path.name}" for path in dsconfig.DS_CONFIGS.glob("*.json")}
+    files = {f"ds_configs/{path.name}" for path in engine_config.DS_CONFIGS.glob("*.json")}
     assert files == {name for name in named if re.fullmatch(r"ds_configs/\w+\.json", name)}
 
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from rensa import RMinHash
 
 from data_prep.cleaning.words import blocks, mix, ngrams, words_of
-from data_prep.manifest import UserError
+from data_prep.errors import UserError
 
 NUM_BANDS, BAND_ROWS = 14, 8
 SHINGLE_WORDS = 5

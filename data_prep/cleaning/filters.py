@@ -25,7 +25,7 @@ from data_prep.cleaning.repetition import (
     repeats_phrases,
 )
 from data_prep.cleaning.words import blocks, ngrams, words_of
-from data_prep.manifest import UserError
+from data_prep.errors import UserError
 
 # Part of the stage's settings: raised whenever a rule or repair changes, so that no old result is taken for a new one.
 RULES_VERSION = 3

@@ -12,7 +12,7 @@ from functools import partial
 from io import BytesIO
 from pathlib import Path
 
-from data_prep.manifest import UserError
+from data_prep.errors import UserError
 from data_prep.raw.archives import archive_kind, list_members
 from data_prep.raw.compression import Compression
 from data_prep.raw.raw_files import RawFile, Source

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 
 from ftfy.fixes import fix_surrogates
 
+from data_prep.formatting import kind_of
 from data_prep.raw.extracted import extracted_paragraphs
 from data_prep.raw.lines import own_lines
 from data_prep.raw.markup import mended_paragraphs
@@ -15,7 +16,6 @@ from data_prep.raw.raw_documents import RawDocument, SpanProgress, mended_docume
 from data_prep.raw.sources import RawFile, Span
 from data_prep.raw.streams import BadInput, Complain, Stream
 from data_prep.raw.tables import Row, read_hub, read_parquet
-from data_prep.readable import kind_of
 
 # Rows that are lines of a running text become documents of about so many characters, and so many of those go into one
 # split, because neighbours tell of each other.

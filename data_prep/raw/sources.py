@@ -11,7 +11,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import get_args
 
-from data_prep.manifest import UserError
+from data_prep.errors import UserError
 from data_prep.raw.listing import barren_source, files_below
 from data_prep.raw.raw_files import RawFile, Source
 from data_prep.raw.recognise import Format

@@ -9,7 +9,7 @@ from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from data_prep.manifest import UserError
+from data_prep.errors import UserError
 from data_prep.raw.compression import MAGIC_BYTES, UNPACK_ERRORS, UNPACKERS, Compression, compression_of, find_stream
 
 # A file that unpacks to more than both is taken for one made to fill memory or disk.

@@ -18,9 +18,10 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data_prep.manifest import UserError, sha256_json
+from data_prep.errors import UserError
+from data_prep.files import sha256_json
+from data_prep.formatting import kind_of
 from data_prep.raw.streams import BadInput, Damaged, Progress
-from data_prep.readable import kind_of
 from data_prep.terminal import escaped
 
 _ID = "id"

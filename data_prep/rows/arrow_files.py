@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from data_prep.manifest import sha256_json, whole_file
+from data_prep.files import sha256_json, whole_file
 from data_prep.rows.pack import PackedRows
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from data_prep.manifest import UserError
+from data_prep.errors import UserError
 
 REMEDY = "copy the corpus again or run `python -m data_prep shard` with --force"
 _MAX_OPEN_FILES = 256

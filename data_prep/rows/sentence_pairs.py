@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from data_prep.manifest import UserError
+from data_prep.errors import UserError
 from data_prep.rows.masking import IntArray, extend_chain, hash_chain
 from data_prep.rows.shards import ShardReader
 

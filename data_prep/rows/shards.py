@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from data_prep.corpus import check_file
-from data_prep.manifest import UserError
+from data_prep.errors import UserError
 from data_prep.rows.columns import REMEDY, Columns, Files, locate_columns
 
 INDEX_NAME = "index.json"

@@ -6,7 +6,7 @@ Knows nothing of how the figures are got or drawn. It shows what there is: stage
 from collections.abc import Iterator
 
 from data_prep.corpus import Corpus
-from data_prep.manifest import write_atomically
+from data_prep.files import write_atomically
 from data_prep.stats import row_tables, tables
 from data_prep.stats.figures import Figures, gather
 from data_prep.stats.text import text_of

@@ -15,8 +15,9 @@ from tqdm import tqdm
 
 from data_prep.corpus import Corpus
 from data_prep.documents import SPLITS, Document, read_documents
+from data_prep.errors import UserError
 from data_prep.ingest import clean_files, clean_inputs
-from data_prep.manifest import UserError, read_manifest
+from data_prep.manifest import read_manifest
 from data_prep.rows.shards import INDEX_NAME, ShardReader, read_index
 from data_prep.tokenizer import finished_tokenizer
 

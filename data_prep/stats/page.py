@@ -11,17 +11,11 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from data_prep.documents import SECTION_CHARACTERS
-from data_prep.pictures import svg_of
-from data_prep.readable import short, size
+from data_prep.formatting import short, size
+from data_prep.plots import svg_of
 from data_prep.stats import row_tables, tables
 from data_prep.stats.figures import Figures
-from data_prep.stats.plots import (
-    drop_bars,
-    fill_histograms,
-    length_histogram,
-    rank_curve,
-    source_bars,
-)
+from data_prep.stats.plots import drop_bars, fill_histograms, length_histogram, rank_curve, source_bars
 from data_prep.stats.text import Table
 
 TEMPLATE = "page.html.jinja"

@@ -8,7 +8,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, PercentFormatter
 
 from data_prep.cleaning.tally import DROPS
-from data_prep.pictures import (
+from data_prep.formatting import short
+from data_prep.plots import (
     INK,
     LABEL_LETTERS,
     LINES,
@@ -22,7 +23,6 @@ from data_prep.pictures import (
     plot,
     short_numbers,
 )
-from data_prep.readable import short
 from data_prep.stats.figures import Counts, Figures, ShardSet
 from data_prep.stats.row_tables import ordinary_counts
 from data_prep.stats.tables import labels

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from data_prep.readable import share_of, size
+from data_prep.formatting import share_of, size
 from data_prep.stats.figures import Counts, Figures, ShardSet
 from data_prep.stats.text import Table
 

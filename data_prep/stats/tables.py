@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from data_prep.cleaning.tally import DROPS, EDITS, cut_names
-from data_prep.readable import duration, share_of, short, size
+from data_prep.formatting import duration, share_of, short, size
 from data_prep.stats.figures import Counts, Figures
 from data_prep.stats.text import Table
 from data_prep.terminal import escaped

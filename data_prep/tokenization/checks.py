@@ -8,7 +8,7 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
-from data_prep.manifest import UserError
+from data_prep.errors import UserError
 from data_prep.tokenization.vocabulary import continuation_ids, special_ids
 
 WANTED = "wanted is vocab.txt, tokenizer.json, or vocab.json with merges.txt beside it"

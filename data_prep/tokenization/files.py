@@ -12,7 +12,8 @@ from typing import Any
 
 from tokenizers import Tokenizer, models
 
-from data_prep.manifest import UserError, sha256_file, sha256_json
+from data_prep.errors import UserError
+from data_prep.files import sha256_file, sha256_json
 from data_prep.tokenization.checks import (
     WANTED,
     check_holds,

@@ -14,7 +14,7 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
-from data_prep.manifest import UserError
+from data_prep.errors import UserError
 
 TOKENIZER_CONFIG = "tokenizer_config.json"
 # These classes are whatever a tokenizer.json says.

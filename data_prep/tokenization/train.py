@@ -9,7 +9,7 @@ from itertools import accumulate
 
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
-from data_prep.manifest import UserError
+from data_prep.errors import UserError
 from data_prep.tokenization.habits import JOINERS, ZERO_WIDTH_SPACE, bert_normalizer
 from data_prep.tokenization.vocabulary import (
     BERT_TOKENS,

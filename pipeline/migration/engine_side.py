@@ -7,8 +7,14 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from pipeline.dsconfig import ENGINE_KEYS, FORMER_OFFLOADS, REMOVED_KEYS, REMOVED_ZERO_KEYS, ds_config_problems
 from pipeline.migration.ledger import Block, Ledger
+from pipeline.recipes.engine_config import (
+    ENGINE_KEYS,
+    FORMER_OFFLOADS,
+    REMOVED_KEYS,
+    REMOVED_ZERO_KEYS,
+    ds_config_problems,
+)
 
 # The blocks DeepSpeed 0.19.8 checks: an unknown key in one of them stops it.
 BLOCK_KEYS = {

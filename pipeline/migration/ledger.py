@@ -7,7 +7,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from pipeline.config import Recipe
+from pipeline.recipes.recipe import Recipe
 
 Kind = Literal["kept", "moved", "dropped", "open"]
 Block = dict[str, Any]

@@ -4,8 +4,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from pipeline.config import Recipe
 from pipeline.migration.ledger import Block, Ledger, defaults
+from pipeline.recipes.recipe import Recipe
 
 # Optimisers that move parameters as AdamW does; what is said of those that send compressed gradients.
 ADAM_LIKE = {"adam": "", "adamw": "", "onebitadam": "1-bit Adam, removed from DeepSpeed, without its compression",

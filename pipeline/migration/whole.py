@@ -8,13 +8,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pipeline.artifacts import UserError, write_atomically
-from pipeline.config import Recipe, parse_recipe
-from pipeline.dsconfig import ds_config_problems, read_json_object
+from data_prep.errors import UserError
+from data_prep.files import write_atomically
+from pipeline.layer_drop.old_block import OLD_LAYER_DROP, old_layer_drop_problems, take_old_layer_drop
 from pipeline.migration.engine_side import take_engine
-from pipeline.migration.layer_drop import OLD_LAYER_DROP, old_layer_drop_problems, take_old_layer_drop
 from pipeline.migration.ledger import Ledger
 from pipeline.migration.recipe_side import take_batch, take_optimizer, take_schedule
+from pipeline.recipes.engine_config import ds_config_problems, read_json_object
+from pipeline.recipes.recipe import Recipe, parse_recipe
 
 RECIPE_SIDE = (
     "train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps", "optimizer", "scheduler",

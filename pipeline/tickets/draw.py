@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.artifacts import UserError
-from pipeline.model.shape import EncoderShape
+from data_prep.errors import UserError
+from pipeline.families.shape import EncoderShape
 from pipeline.tickets.select import GROUPS, Selection, TicketRules, match_widths, select_units
 from pipeline.tickets.settle import SettleRules, Settling
 from pipeline.tickets.ticket import Ticket

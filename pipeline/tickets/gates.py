@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pipeline.model.shape import EncoderShape
+from pipeline.families.shape import EncoderShape
 
 
 class GateTensors(NamedTuple):

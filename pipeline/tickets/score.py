@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.model.shape import EncoderShape
-from pipeline.tickets.families import FAMILIES, num_units, unit_size
+from pipeline.families.shape import EncoderShape
+from pipeline.families.slots import FAMILIES, num_units, unit_size
 from pipeline.tickets.gates import GateGrads, GateSet
 
 ScoreKind = Literal["l1", "taylor", "magnitude", "random"]

@@ -10,8 +10,8 @@ from typing import Literal
 
 import numpy as np
 
-from pipeline.artifacts import UserError
-from pipeline.model.shape import EncoderShape, LayerShape
+from data_prep.errors import UserError
+from pipeline.families.shape import EncoderShape, LayerShape
 
 GROUPS = ("heads", "neurons")
 Scope = Literal["layer", "global"]

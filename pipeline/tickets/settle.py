@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from pipeline.artifacts import UserError
+from data_prep.errors import UserError
 
 Masks = Sequence[np.ndarray]
 

@@ -9,10 +9,10 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from pipeline.model.hf import build_model, load_state
-from pipeline.model.modeling_slim_bert import Gates, SlimBertForMaskedLM
-from pipeline.model.shape import EncoderShape
-from pipeline.tickets.families import FAMILIES, Group, Slot, num_units, unit_size
+from pipeline.families.hf import build_model, load_state
+from pipeline.families.modeling_slim_bert import Gates, SlimBertForMaskedLM
+from pipeline.families.shape import EncoderShape
+from pipeline.families.slots import FAMILIES, Group, Slot, num_units, unit_size
 from pipeline.tickets.gates import GateTensors
 from pipeline.tickets.ticket import Ticket
 

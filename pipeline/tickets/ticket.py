@@ -1,6 +1,6 @@
 """The ticket: which heads and neurons of a dense encoder stay, as a readable file with its provenance.
 
-Numpy only, no torch. Knows nothing of scores over time (draw.py) or of weights (surgery.py).
+Numpy only, no torch. Knows nothing of scores over time (`draw`) or of weights (`surgery`).
 """
 
 import json
@@ -12,8 +12,9 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from pipeline.artifacts import UserError, write_atomically
-from pipeline.model.shape import EncoderShape, LayerShape
+from data_prep.errors import UserError
+from data_prep.files import write_atomically
+from pipeline.families.shape import EncoderShape, LayerShape
 from pipeline.tickets.select import GROUPS, TicketRules
 
 FORMAT = 1

@@ -24,7 +24,8 @@ from typing import Any
 
 import numpy as np
 
-from data_prep.manifest import UserError, sha256_file
+from data_prep.errors import UserError
+from data_prep.files import sha256_file
 from data_prep.rows.shards import ShardReader
 from tests.shard_files import random_rows, write_shards
 

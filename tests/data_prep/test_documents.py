@@ -17,7 +17,8 @@ from data_prep.documents import (
     split_of,
     write_documents,
 )
-from data_prep.manifest import UserError, write_manifest
+from data_prep.errors import UserError
+from data_prep.manifest import write_manifest
 
 
 @given(st.lists(st.text("ab", max_size=60), min_size=1), st.integers(10, 100))

@@ -18,7 +18,8 @@ import pytest
 
 from data_prep.__main__ import main
 from data_prep.documents import SPLITS, read_documents
-from data_prep.manifest import read_manifest, refusal
+from data_prep.errors import refusal
+from data_prep.manifest import read_manifest
 from tests.data_prep.conftest import article, story
 
 Output = pytest.CaptureFixture[str]

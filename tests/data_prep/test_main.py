@@ -14,7 +14,8 @@ import pytest
 
 from data_prep.__main__ import main
 from data_prep.cleaning.filters import RULES_VERSION
-from data_prep.manifest import read_manifest, sha256_file
+from data_prep.files import sha256_file
+from data_prep.manifest import read_manifest
 from data_prep.rows.arrow_files import write_file
 from data_prep.rows.pack import PackedRows
 from data_prep.rows.shards import ShardReader

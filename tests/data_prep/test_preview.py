@@ -14,7 +14,7 @@ from tokenizers import Tokenizer
 
 from data_prep.__main__ import main
 from data_prep.corpus import Corpus
-from data_prep.manifest import UserError
+from data_prep.errors import UserError
 from data_prep.preview import preview
 from data_prep.row_text import RowText, Span, wrapped
 from data_prep.rows.masking import MaskRules, mask_rows

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from data_prep.corpus import Corpus, lock
-from data_prep.manifest import MANIFEST_NAME, sha256_file
+from data_prep.files import sha256_file
+from data_prep.manifest import MANIFEST_NAME
 from tests.data_prep.conftest import article, story
 
 REPOSITORY = Path(__file__).parent.parent.parent

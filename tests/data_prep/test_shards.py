@@ -12,7 +12,8 @@ from tokenizers import Tokenizer
 from data_prep.__main__ import main
 from data_prep.corpus import Corpus
 from data_prep.documents import read_documents
-from data_prep.manifest import read_manifest, sha256_file
+from data_prep.files import sha256_file
+from data_prep.manifest import read_manifest
 from data_prep.rows.shards import ShardReader, read_index
 from data_prep.verify import verify
 from tests.data_prep.conftest import WORDS, build_corpus

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_prep import shuffle
-from data_prep.manifest import UserError
+from data_prep.errors import UserError
 from data_prep.shuffle import RunWriter, read_bucket
 
 LINES = st.lists(st.tuples(st.integers(0, 6), st.binary(max_size=40).map(lambda b: b.replace(b"\n", b""))), max_size=60)

@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 from data_prep.__main__ import main
 from data_prep.corpus import Corpus
 from data_prep.documents import read_documents
-from data_prep.manifest import UserError, read_manifest
-from data_prep.readable import size
+from data_prep.errors import UserError
+from data_prep.formatting import size
+from data_prep.manifest import read_manifest
 from data_prep.rows.shards import ShardReader
 from data_prep.stats import figures as stats_figures
 from data_prep.stats import row_tables, stats, tables

@@ -15,7 +15,9 @@ from data_prep import tokenizer as stage
 from data_prep.__main__ import main
 from data_prep.corpus import Corpus
 from data_prep.documents import Document, read_documents
-from data_prep.manifest import UserError, read_manifest, sha256_file
+from data_prep.errors import UserError
+from data_prep.files import sha256_file
+from data_prep.manifest import read_manifest
 from data_prep.rows.shards import ShardReader
 from data_prep.tokenization.train import train_byte_bpe, train_wordpiece
 from data_prep.tokenization.vocabulary import bert_tokenizer, word_piece

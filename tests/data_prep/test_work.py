@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from data_prep.manifest import UserError
+from data_prep.errors import UserError
 from data_prep.work import Part, Report, Task, Workers, task_name
 
 LOG = "log.txt"

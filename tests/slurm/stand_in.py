@@ -26,7 +26,7 @@ def write(name: str, **values: Any) -> None:
 def sum_over_ranks() -> int:
     import torch
 
-    from pipeline.dist import started_ranks
+    from pipeline.training.ranks import started_ranks
 
     with started_ranks() as ranks:
         total = ranks.sum(torch.tensor([float(ranks.rank + 1)]))

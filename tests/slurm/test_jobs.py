@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from data_prep.manifest import hash_files
+from data_prep.files import hash_files
 from tests.corpus import sentences
 from tests.ranks import wait_until
 from tests.slurm.cluster import KILL_WAIT_SECONDS, Cluster, processes_with

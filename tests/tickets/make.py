@@ -3,9 +3,9 @@
 import numpy as np
 import torch
 
-from pipeline.model.hf import build_model, read_state
-from pipeline.model.modeling_slim_bert import SlimBertForMaskedLM
-from pipeline.model.shape import EncoderShape, LayerShape
+from pipeline.families.hf import build_model, read_state
+from pipeline.families.modeling_slim_bert import SlimBertForMaskedLM
+from pipeline.families.shape import EncoderShape, LayerShape
 from pipeline.tickets.select import TicketRules
 from pipeline.tickets.ticket import Ticket
 

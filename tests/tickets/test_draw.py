@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.artifacts import UserError
+from data_prep.errors import UserError
 from pipeline.tickets.draw import Watcher, replay, ticket_from
 from pipeline.tickets.gates import GateGrads, GateSet
 from pipeline.tickets.score import L1Score

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from pipeline.layer_drop import LayerDraw
-from pipeline.model.switch import Switch
+from pipeline.layer_drop.schedule import LayerDraw
+from pipeline.layer_drop.switch import Switch
 from pipeline.tickets.gates import GateSet
 from tests.tickets.make import model_with, packed_batch, random_state, small_shape
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.model.hf import state_to_hf
+from pipeline.families.hf import state_to_hf
 from pipeline.tickets.gates import GateGrads, GateSet
 from pipeline.tickets.score import MagnitudeScore, RandomScore, TaylorScore, build_score
 from tests.tickets.make import model_with, packed_batch, random_state, small_shape

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.artifacts import UserError
-from pipeline.model.shape import LayerShape
+from data_prep.errors import UserError
+from pipeline.families.shape import LayerShape
 from pipeline.tickets.select import TicketRules, match_widths, select_heads, select_neurons, select_units
 from tests.tickets.make import random_scores, small_shape
 

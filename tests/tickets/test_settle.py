@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.artifacts import UserError
+from data_prep.errors import UserError
 from pipeline.tickets.settle import SettleRules, Settling, mask_distance
 
 

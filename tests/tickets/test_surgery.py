@@ -4,8 +4,8 @@ import pytest
 import torch
 from transformers import BertForMaskedLM, BertForPreTraining, RobertaForMaskedLM, RobertaPreLayerNormForMaskedLM
 
-from pipeline.artifacts import UserError
-from pipeline.model.hf import load_state, state_to_hf
+from data_prep.errors import UserError
+from pipeline.families.hf import load_state, state_to_hf
 from pipeline.tickets import surgery
 from pipeline.tickets.gates import GateSet, GateTensors
 from pipeline.tickets.surgery import (

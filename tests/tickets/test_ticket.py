@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.artifacts import UserError
-from pipeline.model.shape import EncoderShape, LayerShape
+from data_prep.errors import UserError
+from pipeline.families.shape import EncoderShape, LayerShape
 from pipeline.tickets.select import TicketRules
 from pipeline.tickets.ticket import Ticket
 from tests.tickets.make import random_ticket, small_shape

@@ -11,7 +11,7 @@ from rensa import RMinHash
 
 from data_prep.cleaning.dedup import BAND_ROWS, MAX_RANK, NUM_BANDS, band_entries, document_key, near_duplicates
 from data_prep.cleaning.words import BLOCK_CHARACTERS, mix, ngrams, words_of
-from data_prep.manifest import UserError
+from data_prep.errors import UserError
 from tests.data_prep.languages import SNIPPETS
 from tests.data_prep.real_data import DATA, needs_texts
 

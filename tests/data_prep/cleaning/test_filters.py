@@ -15,7 +15,7 @@ from data_prep.cleaning.filters import STOP_WORDS, Rules, check_language, reason
 from data_prep.cleaning.repair import clean_text
 from data_prep.cleaning.tally import DROPS, Tally
 from data_prep.cleaning.words import blocks, words_of
-from data_prep.manifest import UserError
+from data_prep.errors import UserError
 from tests.data_prep.languages import SNIPPETS
 from tests.data_prep.real_data import DATA, needs_texts
 

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 import zstandard
 
-from data_prep.manifest import UserError
+from data_prep.errors import UserError
 from data_prep.raw import archives
 from data_prep.raw.archives import archive_kind
 from data_prep.raw.formats import RawDocument, read_documents

@@ -14,7 +14,7 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_prep.manifest import UserError
+from data_prep.errors import UserError
 from data_prep.raw import sources
 from data_prep.raw.sources import RawFile, Source, Span, find_files, parse_source, plan_units
 

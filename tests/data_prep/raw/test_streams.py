@@ -15,7 +15,7 @@ import zstandard
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from data_prep.manifest import UserError
+from data_prep.errors import UserError
 from data_prep.raw import compression, lines, streams
 from data_prep.raw.compression import Compression, compression_of
 from data_prep.raw.lines import own_lines, read_lines, read_texts

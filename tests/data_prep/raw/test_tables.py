@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from data_prep.manifest import UserError
+from data_prep.errors import UserError
 from data_prep.raw import tables
 from data_prep.raw.formats import read_documents
 from data_prep.raw.sources import RawFile, Source, find_files, parse_source, plan_units

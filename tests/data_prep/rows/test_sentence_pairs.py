@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_prep.manifest import UserError
+from data_prep.errors import UserError
 from data_prep.rows.masking import hash_chain
 from data_prep.rows.sentence_pairs import SentencePairs, check_task, sentence_pairs
 from data_prep.rows.shards import ShardReader

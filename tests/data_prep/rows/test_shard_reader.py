@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_prep.manifest import UserError, sha256_file
+from data_prep.errors import UserError
+from data_prep.files import sha256_file
 from data_prep.rows import columns
 from data_prep.rows.pack import PackedRows
 from data_prep.rows.shards import ShardReader, read_index

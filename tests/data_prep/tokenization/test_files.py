@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import BertTokenizerFast, GPT2TokenizerFast, RobertaTokenizerFast
 
-from data_prep.manifest import UserError, sha256_file, sha256_json
+from data_prep.errors import UserError
+from data_prep.files import sha256_file, sha256_json
 from data_prep.tokenization.files import MAX_FILE_BYTES, load_tokenizer, load_vocabulary
 from data_prep.tokenization.train import train_byte_bpe, train_wordpiece
 from data_prep.tokenization.vocabulary import BYTE_SYMBOLS, special_ids

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from transformers import AutoTokenizer, BertTokenizerFast
 
-from data_prep.manifest import UserError
+from data_prep.errors import UserError
 from data_prep.tokenization.files import load_vocabulary
 from data_prep.tokenization.habits import Habits, habits_of
 from tests.data_prep.vocabularies import BERT_SPECIALS, HARD_TEXTS, save, write_vocab_json, write_vocab_txt

@@ -12,7 +12,7 @@ from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
 import data_prep
-from data_prep.manifest import UserError
+from data_prep.errors import UserError
 from data_prep.tokenization.train import train_byte_bpe, train_wordpiece
 from tests.data_prep.vocabularies import BERT_SPECIALS, HARD_TEXTS, NOVEL, ROBERTA_SPECIALS, texts
 

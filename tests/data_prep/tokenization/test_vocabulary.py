@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from data_prep.manifest import UserError
+from data_prep.errors import UserError
 from data_prep.tokenization.train import train_byte_bpe
 from data_prep.tokenization.vocabulary import (
     BYTE_SYMBOLS,

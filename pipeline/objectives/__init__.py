@@ -1,0 +1,1 @@
+"""What is learnt: rows, batches, heads, validation."""

@@ -1,0 +1,277 @@
+"""Typed recipes: what is trained, on what, for how long. Knows nothing of torch, DeepSpeed or the cluster.
+
+A recipe is a TOML file; dotted overrides on the command line go on top. Everything wrong in it is reported
+at once. Engine mechanics (ZeRO stage, precision, offload) live in ds_configs/, nodes and paths in slurm/.
+"""
+
+import os
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+import numpy as np
+from pydantic import Field, ValidationError, model_validator
+
+from data_prep.errors import UserError
+from pipeline.families.shape import EncoderShape
+from pipeline.layer_drop.schedule import DropSchedule, LayerDrop
+from pipeline.recipes.phases import Phase
+from pipeline.recipes.sections import (
+    Batch,
+    Checkpointing,
+    Corpus,
+    Evaluation,
+    Finetune,
+    LayerDropping,
+    Model,
+    Objective,
+    Optimizer,
+    Pretrain,
+    Schedule,
+    Search,
+    Section,
+    TicketBudget,
+    Tracking,
+)
+from pipeline.tickets.select import TicketRules
+
+RECIPES = Path(__file__).parent
+
+
+class Recipe(Section):
+    """One run, whole."""
+
+    seed: Annotated[int, Field(ge=0)] = 42
+    corpus: Corpus = Corpus()
+    model: Model = Model()
+    objective: Objective = Objective()
+    batch: Batch = Batch()
+    optimizer: Optimizer = Optimizer()
+    schedule: Schedule = Schedule()
+    search: Search = Search()
+    ticket: TicketBudget = TicketBudget()
+    pretrain: Pretrain = Pretrain()
+    layer_drop: LayerDropping = LayerDropping()
+    evaluation: Evaluation = Evaluation()
+    checkpoint: Checkpointing = Checkpointing()
+    tracking: Tracking = Tracking()
+    finetune: Finetune = Finetune()
+
+    @model_validator(mode="after")
+    def corpus_fits(self) -> Self:
+        corpus, sentence = self.corpus, self.objective.sentence
+        if sentence != "none" and corpus.packing != "pairs":
+            raise ValueError(f'objective.sentence ({sentence!r}) needs corpus.packing "pairs", not {corpus.packing!r}')
+        if sentence != "none" and self.model.token_types < 2:
+            raise ValueError(
+                f"objective.sentence ({sentence!r}) needs model.token_types 2 or more, not {self.model.token_types}"
+            )
+        if corpus.long_row_length is not None:
+            ratio = corpus.long_row_length // corpus.row_length
+            for key, rows in (("global_rows", self.batch.global_rows), ("micro_rows", self.batch.micro_rows)):
+                if rows % ratio:
+                    raise ValueError(
+                        f"batch.{key} ({rows}) is not a multiple of {ratio}, by which corpus.long_row_length "
+                        f"({corpus.long_row_length}) exceeds corpus.row_length ({corpus.row_length})"
+                    )
+        return self
+
+    @model_validator(mode="after")
+    def sections_fit(self) -> Self:
+        if self.search.enabled and self.search.max_steps > self.pretrain.steps:
+            raise ValueError(
+                f"search.max_steps ({self.search.max_steps}) exceeds pretrain.steps ({self.pretrain.steps})"
+            )
+        try:
+            self.ticket_rules()
+        except UserError as error:
+            raise ValueError(f"ticket: {error}") from error
+        if not self.search.enabled and self.pretrain.rewind != "init":
+            raise ValueError(f"pretrain.rewind ({self.pretrain.rewind!r}) needs a search; search.enabled is false")
+        if self.pretrain.rewind == "inherit" and self.search.max_steps == self.pretrain.steps:
+            raise ValueError(
+                f"search.max_steps ({self.search.max_steps}) may leave none of pretrain.steps ({self.pretrain.steps}) "
+                'to pretrain.rewind "inherit", which goes on where the search ends'
+            )
+        return self
+
+    @model_validator(mode="after")
+    def every_layer_is_trained(self) -> Self:
+        drop = self.dropping(self.model.layers)
+        if drop and drop.schedule.theta_at(self.pretrain.steps - 1) == 0:
+            raise ValueError(
+                "layer_drop leaves layers out to the last step, and the model would keep them: let the last of "
+                f"layer_drop.stages be above 0, and begin within pretrain.steps ({self.pretrain.steps})"
+            )
+        searching = self.dropping(self.model.layers, searching=True) if self.search.enabled else None
+        if searching:
+            steps = np.arange(self.search.max_steps)
+            waiting = int((searching.schedule.theta_at(steps) == 0).sum())
+            never = ~searching.executed(steps, 1, rows=1).any(0)
+            if waiting or never.any():
+                what = f"layers in {waiting}" if waiting else f"layer {int(never.argmax()) + 1} in all"
+                raise ValueError(
+                    f"layer_drop leaves out {what} of the search's {len(steps)} steps, so that scores of its units "
+                    "would not compare: drop less, or set layer_drop.during_search = false"
+                )
+        return self
+
+    def dense_shape(self, vocab_size: int, pad_token_id: int) -> EncoderShape:
+        """The dense encoder for a corpus with this vocabulary."""
+        return EncoderShape.uniform(
+            num_layers=self.model.layers,
+            num_heads=self.model.heads,
+            ffn=self.model.ffn,
+            hidden_size=self.model.hidden_size,
+            vocab_size=vocab_size,
+            max_positions=max(self.corpus.row_lengths),
+            type_vocab_size=self.model.token_types,
+            norm=self.model.norm,
+            layer_norm_eps=self.model.layer_norm_eps,
+            dropout=self.model.dropout,
+            attention_dropout=self.model.attention_dropout,
+            initializer_range=self.model.initializer_range,
+            pad_token_id=pad_token_id,
+            sentence_head=self.objective.sentence != "none",
+        )
+
+    def phases(self, micro_rows: int) -> list[Phase]:
+        """The steps on rows of each length, in micro-batches of `micro_rows` of the short ones.
+
+        Raises UserError where so many short rows do not make up whole long ones.
+        """
+        corpus, steps = self.corpus, self.pretrain.steps
+        long_steps = 0 if corpus.long_row_length is None else round(corpus.long_fraction * steps)
+        phases = [Phase(steps - long_steps, corpus.row_length, self.batch.global_rows, micro_rows)]
+        if corpus.long_row_length is not None:
+            ratio = corpus.long_row_length // corpus.row_length
+            if micro_rows % ratio:
+                raise UserError(
+                    f"{micro_rows} rows of {corpus.row_length} tokens a rank and micro-batch cannot become rows of "
+                    f"{corpus.long_row_length}: start fewer ranks, or make batch.global_rows "
+                    f"({self.batch.global_rows}) a multiple of ranks x {ratio}"
+                )
+            rows = self.batch.global_rows // ratio, micro_rows // ratio
+            phases.append(Phase(long_steps, corpus.long_row_length, *rows))
+        return phases
+
+    def check_rows(self, micro_rows: int) -> None:
+        """Raise UserError where micro-batches of `micro_rows` short rows fit neither long rows nor layer dropping."""
+        drop, begin = self.dropping(self.model.layers), 0
+        for phase in self.phases(micro_rows):
+            if drop:
+                drop.check(phase.micro_rows, begin, begin + phase.steps)
+            begin += phase.steps
+
+    def warnings(self) -> list[str]:
+        """What is allowed and may be regretted, a line each."""
+        drop, found = self.dropping(self.model.layers), []
+        if drop and self.model.norm == "post":
+            found.append(
+                'layer_drop with model.norm "post": Zhang and He (NeurIPS 2020) found that dropping layers of a '
+                "post-LN model diverges or loses quality at large learning rates; they recommend pre-LN, "
+                'model.norm = "pre"'
+            )
+        waits = drop.schedule.theta_at(np.arange(self.pretrain.steps)) == 0 if drop else np.zeros(1, bool)
+        if (~waits[:-1] & waits[1:]).any() or (waits.any() and self.pretrain.rewind == "inherit"):
+            found.append(
+                "layer_drop leaves layers out after they were trained; they come back as they were, to others that "
+                'have gone on. A network grows where they wait from the first step, without rewind "inherit"'
+            )
+        return found
+
+    def dropping(self, num_layers: int, first_step: int = 0, searching: bool = False) -> LayerDrop | None:
+        """The layer dropping of a model of so many layers that is trained from `first_step` on; None: none."""
+        drop = self.layer_drop
+        if not drop.enabled or (searching and not drop.during_search):
+            return None
+        begin = first_step if drop.after_search == "restart" else 0
+        schedule = DropSchedule(
+            total_steps=self.pretrain.steps - begin,
+            num_layers=num_layers,
+            first_step=begin,
+            **drop.model_dump(include={"time", "depth", "theta", "gamma", "stages", "dense_start", "dense_end"}),
+        )
+        # A gate's gradient shall come from all rows of a step or from none: see docs/concepts.md.
+        unit = "layer" if searching else drop.unit
+        return LayerDrop(schedule, self.seed, unit, drop.scaling, once_a_step=searching)
+
+    def ticket_rules(self) -> TicketRules:
+        """The draw's rules in the ticket's own terms."""
+        return TicketRules(**self.ticket.model_dump(), row_length=self.corpus.row_length)
+
+
+def load_recipe(name_or_path: str, overrides: list[str] | None = None) -> Recipe:
+    """Read a recipe by name (pipeline/recipes/NAME.toml) or path and apply `section.key=value` overrides.
+
+    Values of overrides are TOML (numbers, true, "text", [lists]); a bare word is taken as text; `section.key=` takes
+    the key out of the recipe, back to its default.
+    Raises UserError listing every problem, one a line.
+    """
+    path = Path(name_or_path)
+    if path.suffix != ".toml":
+        path = RECIPES / f"{name_or_path}.toml"
+    if not path.exists():
+        known = ", ".join(sorted(p.stem for p in RECIPES.glob("*.toml")))
+        raise UserError(f"there is no recipe {name_or_path!r}; known are {known}, or give the path of a .toml file")
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not valid TOML: {error}") from error
+    for override in overrides or []:
+        apply_override(values, override)
+    return parse_recipe(values, origin=str(path))
+
+
+def parse_recipe(values: dict[str, Any], origin: str) -> Recipe:
+    """Validate a recipe's values. Raises UserError listing every problem, one a line."""
+    try:
+        return Recipe.model_validate(values)
+    except ValidationError as error:
+        problems = "".join(f"\n  {_problem(item)}" for item in error.errors())
+        noun = "problem" if error.error_count() == 1 else "problems"
+        raise UserError(f"{error.error_count()} {noun} in recipe {origin}:{problems}") from None
+
+
+def _problem(item: Any) -> str:
+    where = ".".join(str(part) for part in item["loc"]) or "recipe"
+    if item["type"] == "extra_forbidden":
+        return f"{where}: unknown key (a misspelling?)"
+    message = item["msg"].removeprefix("Value error, ")
+    given = "" if item["type"] == "value_error" else f", got {item['input']!r}"
+    return f"{where}: {message}{given}"
+
+
+def apply_override(values: dict[str, Any], override: str) -> None:
+    """Set one `section.key=value` in a recipe's values, in place. Raises UserError when it does not read so."""
+    key, separator, text = override.partition("=")
+    if not separator or not key:
+        raise UserError(f"an override reads section.key=value, got {override!r}")
+    *sections, last = key.strip().split(".")
+    for section in sections:
+        values = values.setdefault(section, {})
+        if not isinstance(values, dict):
+            raise UserError(f"override {override!r}: {section} is a value, not a section")
+    if not text:
+        values.pop(last, None)
+        return
+    try:
+        values[last] = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        values[last] = text
+
+
+def resolve_sources(data: str | None, recipe: Recipe) -> Recipe:
+    """The recipe with DATA's text folders as sources.
+
+    A folder that holds `wikipedia/extracted` and/or `books` contributes just these; any other folder or file is
+    taken as it is. Raises UserError when the path does not exist.
+    """
+    if data is None:
+        return recipe
+    root = Path(data)
+    if not root.exists():
+        raise UserError(f"DATA={data} does not exist (looked in {os.getcwd()})")
+    known = [root / "wikipedia" / "extracted", root / "books"]
+    sources = [str(path) for path in known if path.exists()] or [str(root)]
+    return recipe.model_copy(update={"corpus": recipe.corpus.model_copy(update={"sources": sources})})

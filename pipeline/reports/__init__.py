@@ -1,0 +1,1 @@
+"""What a run did and will do: records, tables, plots, pages."""

@@ -1,1 +1,0 @@
-"""Fine-tuning tasks: their data, inputs and official metrics."""

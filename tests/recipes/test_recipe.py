@@ -1,0 +1,192 @@
+"""Recipes: every shipped one is valid, every mistake is reported, overrides mean what they say."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from data_prep.errors import UserError
+from pipeline.recipes.recipe import RECIPES, load_recipe, parse_recipe, resolve_sources
+
+THETA = "wanted above 0 and at most 1: it is the probability to keep a layer"
+FALLING = ["layer_drop.enabled=true", "layer_drop.time=decreasing", "layer_drop.depth=linear"]
+FALLING_BY_SAMPLE = [*FALLING, "layer_drop.unit=sample"]
+
+
+@pytest.mark.parametrize("path", sorted(RECIPES.glob("*.toml")), ids=lambda path: path.stem)
+def test_shipped_recipes_are_valid(path: Path) -> None:
+    recipe = load_recipe(path.stem)
+    shape = recipe.dense_shape(recipe.corpus.vocab_size, 0)
+    assert shape.layers[0].heads * shape.head_size == recipe.model.hidden_size
+    recipe.ticket_rules()
+
+
+def test_three_mistakes_are_reported_at_once(tmp_path: Path) -> None:
+    bad = tmp_path / "bad.toml"
+    bad.write_text('[model]\nlayers = 0\n[search]\nscoer = "l1"\n[optimizer]\nlr = "fast"\n')
+    with pytest.raises(UserError) as caught:
+        load_recipe(str(bad))
+    message = str(caught.value)
+    assert "3 problems" in message
+    assert "model.layers" in message
+    assert "search.scoer: unknown key" in message
+    assert "optimizer.lr" in message
+    assert str(bad) in message
+
+
+@pytest.mark.parametrize(
+    ("override", "read"),
+    [
+        ("pretrain.steps=7", lambda r: r.pretrain.steps == 7),
+        ("optimizer.lr=1e-5", lambda r: r.optimizer.lr == 1e-5),
+        ("search.enabled=false", lambda r: r.search.enabled is False),
+        ("corpus.name=other", lambda r: r.corpus.name == "other"),
+        ('corpus.sources=["a", "b"]', lambda r: r.corpus.sources == ["a", "b"]),
+        ("seed=3", lambda r: r.seed == 3),
+        ("optimizer.adamw_lr=", lambda r: r.optimizer.adamw_lr is None),
+    ],
+)
+def test_overrides(override: str, read: object) -> None:
+    extra = ["search.max_steps=5", "search.guard_steps=1"]
+    assert callable(read)
+    assert read(load_recipe("sample", [*extra, override]))
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"model": {"hidden_size": 100, "heads": 3}}, ["hidden_size (100)", "heads (3)"]),
+        ({"search": {"guard_steps": 50, "max_steps": 50}}, ["guard_steps (50)"]),
+        ({"search": {"max_steps": 500}, "pretrain": {"steps": 100}}, ["max_steps (500)", "pretrain.steps (100)"]),
+        ({"optimizer": {"name": "muon", "gradient_clipping": 1.0}}, ["gradient_clipping (1.0)", "muon"]),
+        ({"optimizer": {"name": "adamw", "adamw_lr": 0.1}}, ["adamw_lr (0.1)"]),
+        ({"search": {"enabled": False}, "pretrain": {"rewind": "inherit"}}, ["rewind ('inherit')"]),
+        ({"ticket": {"heads": 0.0, "neurons": 0.0, "flops": 0.5}}, ["ticket", "flops"]),
+        ({"objective": {"mask_token": 0.9, "random_token": 0.2}}, ["exceed 1"]),
+        ({"corpus": {"tokenizer_kind": "bpe", "cased": False}}, ["corpus: cased (false)", 'tokenizer_kind "bpe"']),
+        ({"corpus": {"tokenizer_kind": "bpe", "strip_accents": True}}, ["corpus: strip_accents (true)"]),
+    ],
+)
+def test_values_that_do_not_fit_together(values: dict, words: list[str]) -> None:
+    with pytest.raises(UserError) as caught:
+        parse_recipe(values, "test")
+    assert all(word in str(caught.value) for word in words)
+
+
+def test_an_unknown_recipe_names_the_known_ones() -> None:
+    with pytest.raises(UserError, match="sample"):
+        load_recipe("nonesuch")
+
+
+@pytest.mark.parametrize("override", ["steps", "=3", "seed.x=1"])
+def test_malformed_overrides(override: str) -> None:
+    with pytest.raises(UserError):
+        load_recipe("sample", [override])
+
+
+def test_data_folders_give_their_text_parts_only(tmp_path: Path) -> None:
+    for name in ("wikipedia/extracted", "books", "glue"):
+        (tmp_path / name).mkdir(parents=True)
+    recipe = resolve_sources(str(tmp_path), load_recipe("mini"))
+    assert recipe.corpus.sources == [str(tmp_path / "wikipedia" / "extracted"), str(tmp_path / "books")]
+    other = resolve_sources(str(tmp_path / "glue"), load_recipe("mini"))
+    assert other.corpus.sources == [str(tmp_path / "glue")]
+    with pytest.raises(UserError, match="does not exist"):
+        resolve_sources(str(tmp_path / "nowhere"), recipe)
+
+
+@pytest.mark.parametrize(
+    ("values", "line"),
+    [
+        ({"time": "constant", "theta": 0.0}, f"layer_drop: theta is 0.0, {THETA}"),
+        ({"time": "constant", "theta": 1.5}, f"layer_drop: theta is 1.5, {THETA}"),
+        ({"time": "pld", "gamma": -1.0}, "layer_drop: gamma is -1.0, wanted a number above 0"),
+        ({"gamma": 0.1}, "layer_drop: gamma is 0.1, wanted unset: it belongs to time \"pld\", not 'stages'"),
+        ({"theta": 0.4}, 'layer_drop: theta is 0.4, wanted unset: time "stages" goes by stages'),
+        ({"theta": 0.5}, 'layer_drop: theta is 0.5, wanted unset: time "stages" goes by stages'),
+        ({"stages": [0.5, 1.5]}, "layer_drop: stages holds 1.5, wanted at least 0 and at most 1"),
+        (
+            {"time": "sideways"},
+            "layer_drop.time: Input should be 'constant', 'pld', 'decreasing' or 'stages', got 'sideways'",
+        ),
+        (
+            {"dense_start": 0.6, "dense_end": 0.4},
+            "layer_drop: dense_start and dense_end are 0.6 and 0.4, wanted 0 or more and together below 1",
+        ),
+    ],
+)
+def test_layer_dropping_that_is_none(values: dict, line: str) -> None:
+    with pytest.raises(UserError) as caught:
+        parse_recipe({"layer_drop": {"enabled": True} | values}, "test")
+    assert str(caught.value) == f"1 problem in recipe test:\n  {line}"
+
+
+@pytest.mark.parametrize(
+    "overrides", [["layer_drop.stages=[1.0,0.0]"], ["pretrain.steps=1", "search.enabled=false"]], ids=str
+)
+def test_layers_left_out_to_the_end_are_refused(overrides: list[str]) -> None:
+    with pytest.raises(UserError, match="layer_drop leaves layers out to the last step, and the model would keep them"):
+        load_recipe("sample", ["layer_drop.enabled=true", *overrides])
+    assert load_recipe("sample", [*overrides, "layer_drop.enabled=false"])
+
+
+def test_a_search_leaves_steps_to_inherit() -> None:
+    recipe = ["pretrain.steps=240", "search.max_steps=240"]
+    with pytest.raises(UserError, match=r"max_steps \(240\) may leave none of pretrain.steps \(240\)"):
+        load_recipe("sample", [*recipe, "pretrain.rewind=inherit"])
+    assert load_recipe("sample", recipe).search.max_steps == 240
+
+
+def test_more_dropped_than_the_batch_has_rows() -> None:
+    recipe = load_recipe("sample", [*FALLING_BY_SAMPLE, "layer_drop.theta=0.1"])
+    recipe.check_rows(32)
+    with pytest.raises(
+        UserError, match=r"layer 4 without a row at step 0: it keeps 0\.100 of the 4 rows of a micro-batch"
+    ):
+        recipe.check_rows(4)
+
+
+def test_rows_of_each_length_are_checked_over_their_own_steps() -> None:
+    # Long rows come to 4 a micro-batch, in the last tenth of the steps, when hardly anything is dropped any more.
+    long = [*FALLING_BY_SAMPLE, "corpus.long_row_length=512", "search.enabled=false"]
+    load_recipe("sample", [*long, "layer_drop.theta=0.1"]).check_rows(32)
+    with pytest.raises(UserError, match=r"layer 4 without a row at step 0: it keeps 0\.010 of the 32 rows"):
+        load_recipe("sample", [*long, "layer_drop.theta=0.01"]).check_rows(32)
+    constant = [*long, "layer_drop.time=constant", "layer_drop.theta=0.1"]
+    with pytest.raises(UserError, match=r"layer 4 without a row at step 2520: it keeps 0\.100 of the 4 rows"):
+        load_recipe("sample", constant).check_rows(32)
+
+
+def test_the_schedule_of_dropping_over_search_and_restart() -> None:
+    on = [*FALLING_BY_SAMPLE, "layer_drop.during_search=true"]
+    on += ["pretrain.steps=1000", "pretrain.rewind=inherit", "search.max_steps=300"]
+    recipe = load_recipe("sample", on)
+    searching, after = recipe.dropping(4, searching=True), recipe.dropping(4, first_step=200)
+    assert searching is not None
+    assert after is not None
+    # One schedule from the search's first step to the end; whole layers, once a step, while gates are scored.
+    steps = np.arange(1000)
+    assert np.array_equal(searching.schedule.keep(steps), after.schedule.keep(steps))
+    assert (searching.unit, searching.once_a_step, after.unit, after.once_a_step) == ("layer", True, "sample", False)
+
+    anew = load_recipe("sample", [*on, "layer_drop.after_search=restart"]).dropping(4, first_step=200)
+    assert anew is not None
+    assert anew.schedule.theta_at([200, 999]).tolist() == [0.5, 1.0]
+
+    growing = [*on, "layer_drop.time=stages", "layer_drop.depth=alternate"]
+    for steps, waiting in ((300, 300), (501, 500)):
+        with pytest.raises(
+            UserError,
+            match=rf"leaves out layers in {waiting} of the search's {steps} steps.*layer_drop.during_search = false",
+        ):
+            load_recipe("sample", [*growing, f"search.max_steps={steps}"])
+    late = [*growing, "layer_drop.dense_start=0.3"]
+    assert load_recipe("sample", late).dropping(4, searching=True) is not None
+    assert load_recipe("sample", [*growing, "layer_drop.during_search=false"]).dropping(4) is not None
+    with pytest.raises(UserError, match=r"leaves out layer \d in all of the search's 5 steps"):
+        load_recipe("sample", [*on, "layer_drop.theta=0.01", "search.max_steps=5", "search.guard_steps=1"])
+
+    off = load_recipe("sample", [*on, "layer_drop.during_search=false"])
+    assert off.dropping(4, searching=True) is None
+    assert off.dropping(4) is not None
+    assert load_recipe("sample").dropping(4) is None
