@@ -60,7 +60,7 @@ layer-drop-study: $(READY) ## Layer dropping: every schedule, way of skipping an
 		--shape $(or $(SHAPE),micro) --jobs $(or $(JOBS),1) --ds $(DS) $(if $(DATA),--data $(DATA))
 
 test: $(READY) ## All tests
-	@$(BIN)/python -m pytest -n 2 --dist loadfile
+	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 check: $(READY) ## Lint, formatting, types
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy

@@ -15,6 +15,12 @@ REPOSITORY = Path(__file__).parent.parent
 REAL_DATA = Path(os.environ.get("EARLYBIRD_DATA", REPOSITORY.parent / "shared" / "data"))
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files whose tests start several processes come first: one of them at the end would run alone."""
+    long = {item.path for item in items if item.get_closest_marker("dist")}
+    items.sort(key=lambda item: item.path not in long)
+
+
 @pytest.fixture(scope="session")
 def real_data() -> Path:
     """Real corpora and GLUE, where somebody has them."""

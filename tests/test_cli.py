@@ -11,6 +11,11 @@ import pytest
 from safetensors.torch import load_file
 
 from pipeline.__main__ import main
+from pipeline.recipes.engine_config import load_ds_config
+from pipeline.recipes.recipe import load_recipe
+from pipeline.runs.run import Run
+from pipeline.stages.table import stages_of
+from tests import ranks
 from tests.corpus import tiny_corpus
 from tests.ranks import REPOSITORY
 
@@ -68,6 +73,16 @@ def pipeline(root: Path, *arguments: str, **more: object) -> subprocess.Complete
     return subprocess.run(
         command, cwd=root, env=environment, capture_output=True, text=True, timeout=300, check=False, **more
     )  # type: ignore[call-overload]
+
+
+def trained(root: Path, name: str, overrides: tuple[str, ...], num_ranks: int = 1, engine: str = "cpu") -> Run:
+    """A run of the tiny recipe on the corpus of `whole`, its stages up to the weights."""
+    recipe = load_recipe(str(root / "tiny.toml"), list(overrides))
+    run = Run.of(root, name, recipe, load_ds_config(engine)).save()
+    for stage in stages_of(recipe)[:-1]:
+        arguments = ["-m", "pipeline", stage.name, "--root", str(root), "--run", name]
+        ranks.run(arguments, num_ranks if stage.distributed else 1, root)
+    return run
 
 
 def errors(done: subprocess.CompletedProcess[str]) -> list[str]:
@@ -130,9 +145,8 @@ def test_the_ticket_can_be_drawn_again_from_the_scores(home: Path) -> None:
 )
 def test_other_ways_to_search_and_rewind(home: Path, overrides: tuple[str, ...]) -> None:
     name = overrides[0].partition("=")[2]
-    done = pipeline(home, "run", "--recipe", "tiny.toml", "--run", name, "--data", "text/raw", *overrides)
-    assert done.returncode == 0, done.stdout + done.stderr
-    results = json.loads((home / "runs" / name / "pretrain" / "manifest.json").read_text())["results"]
+    run = trained(home, name, overrides)
+    results = json.loads((run.folder.pretrain / "manifest.json").read_text())["results"]
     assert results["steps"] == 12
     assert results["encoder_flops_kept"] < 1
     if name == "random":
@@ -142,12 +156,12 @@ def test_other_ways_to_search_and_rewind(home: Path, overrides: tuple[str, ...])
 @pytest.mark.dist
 def test_inheriting_from_a_search_that_cuts_nothing_is_plain_training(home: Path) -> None:
     whole = ("ticket.heads=0", "ticket.neurons=0", "pretrain.rewind=inherit")
-    common = ("run", "--recipe", "tiny.toml", "--data", "text/raw", "--nproc", "2", "--ds", "zero2_bf16", "--run")
-    for name, overrides in (("uncut", whole), ("dense", ("search.enabled=false",))):
-        done = pipeline(home, *common, name, *overrides)
-        assert done.returncode == 0, done.stdout + done.stderr
-    assert json.loads((home / "runs" / "uncut" / "draw" / "manifest.json").read_text())["results"]["step"] == 8
-    uncut, dense = (load_file(home / "runs" / name / "pretrain" / "weights.safetensors") for name in ("uncut", "dense"))
+    runs = [
+        trained(home, name, overrides, 2, "zero2_bf16")
+        for name, overrides in (("uncut", whole), ("dense", ("search.enabled=false",)))
+    ]
+    assert json.loads((runs[0].folder.draw / "manifest.json").read_text())["results"]["step"] == 8
+    uncut, dense = (load_file(run.folder.pretrain / "weights.safetensors") for run in runs)
     assert uncut.keys() == dense.keys()
     assert all(uncut[name].equal(dense[name]) for name in dense)
 
@@ -209,7 +223,7 @@ def test_a_file_that_cannot_grow_ends_the_save_and_keeps_the_rest(home: Path) ->
     assert "checkpoint after step 4 could not be written" in line
     assert "MiB free" in line
     assert not list((home / "runs" / "full" / "pretrain" / "checkpoints").glob("*"))
-    resumed = pipeline(home, *command)
+    resumed = pipeline(home, "pretrain", "--run", "full")
     assert resumed.returncode == 0, resumed.stderr
 
 

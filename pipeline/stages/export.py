@@ -70,32 +70,33 @@ _CLASSES = {
 _SENTENCE_CLASSES = (
     "Class 0: the two segments of the row (token types 0 and 1) stand as in the text; class 1: they do not."
 )
-# Runs where this project cannot be imported: what loads here loads at a stranger's.
+# Runs where this project cannot be imported: what loads here loads at a stranger's. It says which folder it is at.
 _PROBE = """
-import sys
+import json, sys
 sys.modules["pipeline"] = sys.modules["data_prep"] = None
 import torch, transformers
 from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer
-folder, inputs, outputs, auto_class, trust = sys.argv[1:]
-trust = trust == "trust"
-model, info = getattr(transformers, auto_class).from_pretrained(
-    folder, trust_remote_code=trust, dtype=torch.float32, output_loading_info=True
-)
-wrong = {kind: sorted(map(str, found)) for kind, found in info.items() if found}
-if wrong:
-    sys.exit(f"the weights do not fit the class {type(model).__name__}: {wrong}")
-tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust)
-if len(tokenizer) > model.config.vocab_size or tokenizer.pad_token_id != model.config.pad_token_id:
-    sys.exit(
-        f"the tokenizer ({len(tokenizer)} entries, padding {tokenizer.pad_token_id}) does not fit the model "
-        f"({model.config.vocab_size} entries, padding {model.config.pad_token_id})"
-    )
-with torch.no_grad():
-    output = model.eval()(**load_file(inputs))
 names = {"prediction_logits": "logits", "seq_relationship_logits": "sentence_logits"}
-found = {names.get(name, name): value for name, value in output.items()}
-save_file({name: value.contiguous() for name, value in found.items() if name in names.values()}, outputs)
+inputs = load_file(sys.argv[1])
+for folder, outputs, auto_class, trust in json.loads(sys.argv[2]):
+    print(folder, flush=True)
+    model, info = getattr(transformers, auto_class).from_pretrained(
+        folder, trust_remote_code=trust, dtype=torch.float32, output_loading_info=True
+    )
+    wrong = {kind: sorted(map(str, found)) for kind, found in info.items() if found}
+    if wrong:
+        sys.exit(f"the weights do not fit the class {type(model).__name__}: {wrong}")
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust)
+    if len(tokenizer) > model.config.vocab_size or tokenizer.pad_token_id != model.config.pad_token_id:
+        sys.exit(
+            f"the tokenizer ({len(tokenizer)} entries, padding {tokenizer.pad_token_id}) does not fit the model "
+            f"({model.config.vocab_size} entries, padding {model.config.pad_token_id})"
+        )
+    with torch.no_grad():
+        output = model.eval()(**inputs)
+    found = {names.get(name, name): value for name, value in output.items()}
+    save_file({name: value.contiguous() for name, value in found.items() if name in names.values()}, outputs)
 """
 
 
@@ -164,62 +165,79 @@ def export_expanded(
     _write_folder(out_dir, hf_state, config, files)
 
 
-def verify_export(out_dir: Path, state: Mapping[str, Tensor], shape: EncoderShape, trust_remote_code: bool) -> float:
-    """Load the folder as a stranger would and compare; returns the largest absolute difference of fp32 logits.
+def verify_exports(
+    folders: Sequence[tuple[Path, bool]], state: Mapping[str, Tensor], shape: EncoderShape
+) -> list[float]:
+    """Load each (folder, whether it brings its own code) as a stranger would and compare; the largest absolute
+    differences of fp32 logits.
 
-    A separate process, which can import neither this project nor the network, loads `out_dir` through
+    A separate process, which can import neither this project nor the network, loads them through
     AutoModelForMaskedLM (AutoModelForPreTraining for a stock bert with a sentence head) and AutoTokenizer; here the
     model of `state` and `shape` runs on the same fixed batch. The logits of a sentence head are compared too, unless
-    the expanded folder's class has none. Raises RuntimeError when loading fails or the difference exceeds `TOLERANCE`.
+    a stock folder's class has none. Raises RuntimeError when loading fails or a difference exceeds `TOLERANCE`.
     """
-    with_sentence = shape.sentence_head and (trust_remote_code or stock_family(shape) == "bert")
     batch, real = _fixed_batch(shape)
     model = build_model(shape, seed=0)
     load_state(model, state)
     with torch.no_grad():
         wanted = model.eval()(**batch)
+    with_sentence = [shape.sentence_head and (trust or stock_family(shape) == "bert") for _, trust in folders]
     with tempfile.TemporaryDirectory() as temporary:
-        inputs, outputs = Path(temporary, "inputs.safetensors"), Path(temporary, "outputs.safetensors")
-        save_file(batch, inputs)
-        kept = {k: v for k, v in os.environ.items() if k not in ("RANK", "LOCAL_RANK", "WORLD_SIZE")}
-        environment = kept | {
-            "HF_HOME": temporary,
-            "HF_HUB_OFFLINE": "1",
-            "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-            "TRANSFORMERS_VERBOSITY": "error",
-            "CUDA_VISIBLE_DEVICES": "",
-        }
-        for name in ("HF_MODULES_CACHE", "HF_HUB_CACHE", "TRANSFORMERS_CACHE"):
-            environment.pop(name, None)
-        trust = "trust" if trust_remote_code else "stock"
-        auto_class = "AutoModelForPreTraining" if with_sentence and not trust_remote_code else "AutoModelForMaskedLM"
-        folder = str(out_dir.resolve())
-        command = [sys.executable, "-I", "-c", _PROBE, folder, str(inputs), str(outputs), auto_class, trust]
-        done = subprocess.run(
-            command,
-            cwd=temporary,
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=900,
-            check=False,
-            stdin=subprocess.DEVNULL,
-        )
-        if done.returncode != 0:
-            raise RuntimeError(f"{out_dir} cannot be loaded again: {done.stderr.strip()[-2000:]}")
-        found = load_file(outputs)
-    if ("sentence_logits" in found) != with_sentence:
-        raise RuntimeError(f"{out_dir} has {'no' if with_sentence else 'a'} sentence head, against what was trained")
-    apart = [(found["logits"] - wanted.logits)[real].flatten()]
-    if with_sentence:
-        apart.append((found["sentence_logits"] - wanted.sentence_logits).flatten())
-    difference = float(torch.cat(apart).abs().max())
-    if not difference <= TOLERANCE:
-        raise RuntimeError(
-            f"{out_dir} computes other logits than the trained model: they differ by {difference:.3g}, "
-            f"allowed are {TOLERANCE:g}"
-        )
-    return difference
+        save_file(batch, inputs := Path(temporary, "inputs.safetensors"))
+        outputs = [Path(temporary, f"outputs-{number}.safetensors") for number in range(len(folders))]
+        orders = [
+            (
+                str(folder.resolve()),
+                str(output),
+                "AutoModelForPreTraining" if sentence and not trust else "AutoModelForMaskedLM",
+                trust,
+            )
+            for (folder, trust), output, sentence in zip(folders, outputs, with_sentence, strict=True)
+        ]
+        _load_as_a_stranger(inputs, orders, temporary)
+        found = [load_file(output) for output in outputs]
+    problems, differences = [], []
+    for (folder, _), theirs, sentence in zip(folders, found, with_sentence, strict=True):
+        if ("sentence_logits" in theirs) != sentence:
+            raise RuntimeError(f"{folder} has {'no' if sentence else 'a'} sentence head, against what was trained")
+        apart = [(theirs["logits"] - wanted.logits)[real].flatten()]
+        if sentence:
+            apart.append((theirs["sentence_logits"] - wanted.sentence_logits).flatten())
+        differences.append(float(torch.cat(apart).abs().max()))
+        if not differences[-1] <= TOLERANCE:
+            problems.append(
+                f"{folder} computes other logits than the trained model: they differ by {differences[-1]:.3g}, "
+                f"allowed are {TOLERANCE:g}"
+            )
+    if problems:
+        raise RuntimeError("; ".join(problems))
+    return differences
+
+
+def _load_as_a_stranger(inputs: Path, orders: Sequence[tuple[str, str, str, bool]], home: str) -> None:
+    kept = {k: v for k, v in os.environ.items() if k not in ("RANK", "LOCAL_RANK", "WORLD_SIZE")}
+    environment = kept | {
+        "HF_HOME": home,
+        "HF_HUB_OFFLINE": "1",
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+        "TRANSFORMERS_VERBOSITY": "error",
+        "CUDA_VISIBLE_DEVICES": "",
+    }
+    for name in ("HF_MODULES_CACHE", "HF_HUB_CACHE", "TRANSFORMERS_CACHE"):
+        environment.pop(name, None)
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", _PROBE, str(inputs), json.dumps(orders)],
+        cwd=home,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=900,
+        check=False,
+        stdin=subprocess.DEVNULL,
+    )
+    if done.returncode != 0:
+        folder = done.stdout.removesuffix("\n").rpartition("\n")[2] or "an exported folder"
+        raise RuntimeError(f"{folder} cannot be loaded again: {done.stderr.strip()[-2000:]}")
 
 
 def export(run: Run, ranks: Ranks) -> dict[str, Any]:
@@ -231,9 +249,8 @@ def export(run: Run, ranks: Ranks) -> dict[str, Any]:
     ticket = Ticket.read(run.folder.ticket) if run.recipe.search.enabled else None
     tokenizer_file = run.corpus.tokenizer_file
     export_compact(state, shape, tokenizer_file, run.folder.model, ticket)
-    compact = verify_export(run.folder.model, state, shape, trust_remote_code=True)
     export_expanded(state, shape, ticket, tokenizer_file, run.folder.model_expanded)
-    expanded = verify_export(run.folder.model_expanded, state, shape, trust_remote_code=False)
+    compact, expanded = verify_exports([(run.folder.model, True), (run.folder.model_expanded, False)], state, shape)
     print(
         f"export: {run.folder.model} (differs by {compact:.1e}), "
         f"{run.folder.model_expanded} (stock class, differs by {expanded:.1e})"

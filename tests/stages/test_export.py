@@ -17,7 +17,7 @@ from data_prep.errors import UserError
 from data_prep.tokenization.train import train_byte_bpe, train_wordpiece
 from pipeline.families.hf import build_model, drop_sentence_head, read_state
 from pipeline.families.shape import EncoderShape
-from pipeline.stages.export import SPECIAL_TOKENS, export_compact, export_expanded, verify_export
+from pipeline.stages.export import SPECIAL_TOKENS, export_compact, export_expanded, verify_exports
 from pipeline.tickets.select import TicketRules
 from pipeline.tickets.surgery import slice_state
 from pipeline.tickets.ticket import Ticket
@@ -86,9 +86,9 @@ def test_both_folders_compute_what_the_trained_model_does(norm: str, tokenizer_f
     state = slice_state(read_state(build_model(dense, seed=0)), dense, ticket)
 
     export_compact(state, slim, tokenizer_file, tmp_path / "model", ticket)
-    assert verify_export(tmp_path / "model", state, slim, trust_remote_code=True) <= 1e-5
     export_expanded(state, slim, ticket, tokenizer_file, tmp_path / "expanded")
-    assert verify_export(tmp_path / "expanded", state, slim, trust_remote_code=False) <= 1e-5
+    both = [(tmp_path / "model", True), (tmp_path / "expanded", False)]
+    assert max(verify_exports(both, state, slim)) <= 1e-5
 
     assert sorted(path.name for path in tmp_path.iterdir()) == ["expanded", "model"]
     assert sorted(path.name for path in (tmp_path / "model").iterdir()) == [
@@ -162,7 +162,7 @@ def test_a_dense_model_expands_to_itself(norm, offset, types, tokenizer_file: Pa
     shape = dense_shape(norm, position_offset=offset, type_vocab_size=types)
     state = read_state(build_model(shape, seed=0))
     export_expanded(state, shape, None, tokenizer_file, tmp_path / "expanded")
-    assert verify_export(tmp_path / "expanded", state, shape, trust_remote_code=False) <= 1e-5
+    assert verify_exports([(tmp_path / "expanded", False)], state, shape)[0] <= 1e-5
     names = json.loads((tmp_path / "expanded" / "tokenizer_config.json").read_text(encoding="utf-8"))
     assert ("token_type_ids" in names["model_input_names"]) == bool(types)
 
@@ -175,12 +175,12 @@ def test_a_folder_that_computes_something_else_is_refused(tokenizer_file: Path, 
     other = {name: value.clone() for name, value in state.items()}
     other["encoder.layers.1.ffn.down.bias"][3] += 0.01
     with pytest.raises(RuntimeError, match="computes other logits than the trained model"):
-        verify_export(folder, other, shape, trust_remote_code=True)
+        verify_exports([(folder, True)], other, shape)
     stored = load_file(folder / "model.safetensors")
     del stored["encoder.layers.1.ffn.down.bias"]
     save_file(stored, folder / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(RuntimeError, match=r"cannot be loaded again: the weights do not fit .*ffn\.down\.bias"):
-        verify_export(folder, state, shape, trust_remote_code=True)
+        verify_exports([(folder, True)], state, shape)
 
 
 def test_an_older_export_is_replaced_whole(tokenizer_file: Path, tmp_path: Path) -> None:
@@ -229,14 +229,13 @@ def test_a_sentence_head_is_exported_where_the_class_has_one(changes, stock, tok
     compact, expanded = tmp_path / "model", tmp_path / "expanded"
 
     export_compact(state, slim, tokenizer_file, compact, ticket)
-    assert verify_export(compact, state, slim, trust_remote_code=True) <= 1e-5
+    export_expanded(state, slim, ticket, tokenizer_file, expanded)
+    assert max(verify_exports([(compact, True), (expanded, False)], state, slim)) <= 1e-5
     assert load_file(compact / "model.safetensors").keys() == state.keys()
     card = (compact / "README.md").read_text(encoding="utf-8")
     assert "`sentence_logits`" in card
     assert f"{slim.num_parameters():,} parameters" in card
 
-    export_expanded(state, slim, ticket, tokenizer_file, expanded)
-    assert verify_export(expanded, state, slim, trust_remote_code=False) <= 1e-5
     config = json.loads((expanded / "config.json").read_text(encoding="utf-8"))
     assert config["architectures"] == [stock]
     stored = load_file(expanded / "model.safetensors")
@@ -306,15 +305,14 @@ def test_an_export_whose_sentence_head_differs_is_refused(tokenizer_file: Path, 
     export_expanded(state, shape, None, tokenizer_file, expanded)
     other = {name: value.clone() for name, value in state.items()}
     other["sentence.bias"][1] += 0.01
-    for folder, trust in ((compact, True), (expanded, False)):
-        with pytest.raises(RuntimeError, match=r"computes other logits .* differ by 0\.01"):
-            verify_export(folder, other, shape, trust_remote_code=trust)
+    with pytest.raises(RuntimeError, match=r"model computes other logits .* 0\.01, .*expanded computes .* 0\.01"):
+        verify_exports([(compact, True), (expanded, False)], other, shape)
     without, plain = drop_sentence_head(state, shape)
     with pytest.raises(RuntimeError, match="has a sentence head, against what was trained"):
-        verify_export(compact, without, plain, trust_remote_code=True)
+        verify_exports([(compact, True)], without, plain)
     export_compact(without, plain, tokenizer_file, compact)
     with pytest.raises(RuntimeError, match="has no sentence head, against what was trained"):
-        verify_export(compact, state, shape, trust_remote_code=True)
+        verify_exports([(compact, True)], state, shape)
 
 
 @pytest.mark.parametrize(("norm", "offset"), [("post", 0), ("post", 2), ("pre", 0)])
