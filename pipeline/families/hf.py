@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import BertConfig, PreTrainedConfig, RobertaConfig, RobertaPreLayerNormConfig
+from transformers import BertConfig, EsmConfig, PreTrainedConfig, RobertaConfig, RobertaPreLayerNormConfig
 from typing_extensions import TypeVar
 
 from pipeline.families.modeling_slim_bert import SlimBertConfig, SlimBertForMaskedLM, SlimBertPreTrainedModel
@@ -20,8 +20,13 @@ from pipeline.families.shape import EncoderShape, LayerShape
 State = dict[str, Tensor]
 ModelT = TypeVar("ModelT", bound=SlimBertPreTrainedModel, default=SlimBertForMaskedLM)
 
-_PREFIXES = {"bert": "bert.", "roberta": "roberta.", "roberta-prelayernorm": "roberta_prelayernorm."}
-_CONFIGS = {"bert": BertConfig, "roberta": RobertaConfig, "roberta-prelayernorm": RobertaPreLayerNormConfig}
+_PREFIXES = {"bert": "bert.", "roberta": "roberta.", "roberta-prelayernorm": "roberta_prelayernorm.", "esm": "esm."}
+_CONFIGS = {
+    "bert": BertConfig,
+    "roberta": RobertaConfig,
+    "roberta-prelayernorm": RobertaPreLayerNormConfig,
+    "esm": EsmConfig,
+}
 _HEAD = {
     "bert": {
         "lm_head.bias": "cls.predictions.bias",
@@ -30,12 +35,15 @@ _HEAD = {
     },
     "roberta": {"lm_head.bias": "lm_head.bias", "lm_head.dense": "lm_head.dense", "lm_head.norm": "lm_head.layer_norm"},
 }
-_HEAD["roberta-prelayernorm"] = _HEAD["roberta"]
+_HEAD["roberta-prelayernorm"] = _HEAD["esm"] = _HEAD["roberta"]
 _DECODER = {"bert": "cls.predictions.decoder", "roberta": "lm_head.decoder"}
-_DECODER["roberta-prelayernorm"] = _DECODER["roberta"]
+_DECODER["roberta-prelayernorm"] = _DECODER["esm"] = _DECODER["roberta"]
 _SENTENCE_HEAD = {"pooler.dense": "bert.pooler.dense", "sentence": "cls.seq_relationship"}
 # Parts of a published checkpoint that a masked-LM encoder has no use for.
-_NOT_OURS = re.compile(r"(^|\.)pooler\.|^cls\.seq_relationship\.|embeddings\.(position_ids|token_type_ids)$")
+_NOT_OURS = re.compile(
+    r"(^|\.)pooler\.|^cls\.seq_relationship\.|embeddings\.(position_ids|token_type_ids)$"
+    r"|(^|\.)contact_head\.|rotary_embeddings\.inv_freq$"
+)
 
 
 def config_from_shape(shape: EncoderShape) -> SlimBertConfig:
@@ -56,6 +64,8 @@ def config_from_shape(shape: EncoderShape) -> SlimBertConfig:
         initializer_range=shape.initializer_range,
         pad_token_id=shape.pad_token_id,
         position_offset=shape.position_offset,
+        positions=shape.positions,
+        rope_theta=shape.rope_theta,
         sentence_head=shape.sentence_head,
     )
 
@@ -79,6 +89,8 @@ def shape_from_config(config: SlimBertConfig) -> EncoderShape:
         initializer_range=config.initializer_range,
         pad_token_id=config.pad_token_id,
         position_offset=config.position_offset,
+        positions=config.positions,
+        rope_theta=config.rope_theta,
         sentence_head=config.sentence_head,
     )
 
@@ -137,8 +149,8 @@ def load_state(model: torch.nn.Module, state: Mapping[str, Tensor], prefix: str 
 
 def _modules(model_type: str, num_layers: int) -> Iterator[tuple[str, str]]:
     """(our module, their module below the prefix) for every weight-and-bias pair but q, k, v."""
-    pre = model_type == "roberta-prelayernorm"
-    yield "encoder.embeddings.norm", "embeddings.LayerNorm"
+    pre, rotary = model_type in ("roberta-prelayernorm", "esm"), model_type == "esm"
+    yield "encoder.embeddings.norm", "embeddings.layer_norm" if rotary else "embeddings.LayerNorm"
     for i in range(num_layers):
         ours, theirs = f"encoder.layers.{i}", f"encoder.layer.{i}"
         yield f"{ours}.attention.output", f"{theirs}.attention.output.dense"
@@ -146,9 +158,10 @@ def _modules(model_type: str, num_layers: int) -> Iterator[tuple[str, str]]:
         yield f"{ours}.ffn.down", f"{theirs}.output.dense"
         attention_norm = "attention.LayerNorm" if pre else "attention.output.LayerNorm"
         yield f"{ours}.attention_norm", f"{theirs}.{attention_norm}"
-        yield f"{ours}.ffn_norm", f"{theirs}.{'intermediate' if pre else 'output'}.LayerNorm"
+        ffn_norm = "LayerNorm" if rotary else "intermediate.LayerNorm" if pre else "output.LayerNorm"
+        yield f"{ours}.ffn_norm", f"{theirs}.{ffn_norm}"
     if pre:
-        yield "encoder.final_norm", "LayerNorm"
+        yield "encoder.final_norm", "encoder.emb_layer_norm_after" if rotary else "LayerNorm"
 
 
 def _qkv_names(layer: int, kind: str) -> tuple[str, list[str]]:
@@ -164,12 +177,18 @@ def _shape_from_hf(config: PreTrainedConfig) -> EncoderShape:
         raise ValueError(f"model type {config.model_type!r} is not supported; supported are {', '.join(_PREFIXES)}")
     if config.is_decoder or config.add_cross_attention:
         raise ValueError("a decoder or cross-attention model cannot become a bidirectional encoder")
-    positions = getattr(config, "position_embedding_type", None) or "absolute"
-    if positions != "absolute":
-        raise ValueError(f"position_embedding_type {positions!r} is not supported, only 'absolute'")
+    rotary = config.model_type == "esm"
+    positions, wanted = (
+        getattr(config, "position_embedding_type", None) or "absolute",
+        "rotary" if rotary else "absolute",
+    )
+    if positions != wanted:
+        raise ValueError(f"position_embedding_type {positions!r} is not supported, only {wanted!r}")
+    if rotary and (config.token_dropout or not config.emb_layer_norm_before):
+        raise ValueError("an esm model needs emb_layer_norm_before true and token_dropout false to become this encoder")
     if config.pad_token_id is None:
         raise ValueError("the config has no pad_token_id; set it to the padding id of the tokenizer")
-    _check_activation(config.model_type, config.hidden_act)
+    _check_activation(config.model_type, _activation(config))
     return EncoderShape.uniform(
         num_layers=config.num_hidden_layers,
         num_heads=config.num_attention_heads,
@@ -177,16 +196,23 @@ def _shape_from_hf(config: PreTrainedConfig) -> EncoderShape:
         hidden_size=config.hidden_size,
         vocab_size=config.vocab_size,
         max_positions=config.max_position_embeddings,
-        type_vocab_size=config.type_vocab_size,
-        norm="pre" if config.model_type == "roberta-prelayernorm" else "post",
-        activation=config.hidden_act,
+        type_vocab_size=0 if rotary else config.type_vocab_size,
+        norm="pre" if config.model_type in ("roberta-prelayernorm", "esm") else "post",
+        activation=_activation(config),
         layer_norm_eps=config.layer_norm_eps,
         dropout=config.hidden_dropout_prob,
         attention_dropout=config.attention_probs_dropout_prob,
         initializer_range=config.initializer_range,
         pad_token_id=config.pad_token_id,
-        position_offset=0 if config.model_type == "bert" else config.pad_token_id + 1,
+        position_offset=0 if config.model_type in ("bert", "esm") else config.pad_token_id + 1,
+        positions="rotary" if rotary else "absolute",
+        rope_theta=config.rope_theta if rotary else 10_000.0,
     )
+
+
+def _activation(config: PreTrainedConfig) -> str:
+    # The config of ESM does not say it: its classes know no other.
+    return "gelu" if config.model_type == "esm" else config.hidden_act
 
 
 def _check_activation(model_type: str, activation: str) -> None:
@@ -233,7 +259,8 @@ def _encoder_from_hf(rest: State, hf_config: PreTrainedConfig) -> tuple[State, E
     shape = _shape_from_hf(hf_config)
     prefix = _PREFIXES[hf_config.model_type]
     state: State = {}
-    for table in ("word", "position", "token_type") if shape.type_vocab_size else ("word", "position"):
+    is_there = {"word": True, "position": shape.positions == "absolute", "token_type": shape.type_vocab_size > 0}
+    for table in (table for table, found in is_there.items() if found):
         state[f"encoder.embeddings.{table}.weight"] = _take(rest, f"{prefix}embeddings.{table}_embeddings.weight")
     for i in range(len(shape.layers)):
         for kind in ("weight", "bias"):
@@ -285,8 +312,13 @@ def state_from_hf(
 def stock_family(shape: EncoderShape) -> str:
     """The family of transformers that computes what this shape does, once its layers are even.
 
-    Pre-LN is roberta-prelayernorm; post-LN is bert, or roberta when it has a position offset.
+    Pre-LN is roberta-prelayernorm, or esm with rotary positions; post-LN is bert, or roberta when it has a position
+    offset.
     """
+    if shape.positions == "rotary":
+        if shape.norm != "pre" or shape.type_vocab_size:
+            raise ValueError("no stock class has rotary positions and post-LN, or token types")
+        return "esm"
     return "roberta-prelayernorm" if shape.norm == "pre" else "roberta" if shape.position_offset else "bert"
 
 
@@ -316,21 +348,9 @@ def state_to_hf(state: Mapping[str, Tensor], shape: EncoderShape) -> tuple[State
         raise ValueError(f"no stock class of family {kind!r} has a sentence head; drop it first (drop_sentence_head)")
     _check_activation(kind, shape.activation)
     prefix = _PREFIXES[kind]
-    missing_rows = (0 if kind == "bert" else shape.pad_token_id + 1) - shape.position_offset
-    word = state["encoder.embeddings.word.weight"]
-    position = state["encoder.embeddings.position.weight"]
-    if missing_rows >= 0:
-        position = torch.cat([position.new_zeros(missing_rows, shape.hidden_size), position])
-    else:
-        position = position[-missing_rows:].clone()
-    token_type = (
-        state["encoder.embeddings.token_type.weight"] if shape.type_vocab_size else word.new_zeros(2, shape.hidden_size)
-    )
-    hf_state: State = {
-        f"{prefix}embeddings.word_embeddings.weight": word,
-        f"{prefix}embeddings.position_embeddings.weight": position,
-        f"{prefix}embeddings.token_type_embeddings.weight": token_type,
-    }
+    hf_state: State = {f"{prefix}embeddings.word_embeddings.weight": state["encoder.embeddings.word.weight"]}
+    kept, special = (_rotary_parts if kind == "esm" else _table_parts)(state, shape, kind)
+    hf_state |= {f"{prefix}{name}": value for name, value in kept.items()}
     for i in range(len(shape.layers)):
         for part in ("weight", "bias"):
             fused, names = _qkv_names(i, part)
@@ -352,13 +372,46 @@ def state_to_hf(state: Mapping[str, Tensor], shape: EncoderShape) -> tuple[State
         "num_hidden_layers": len(shape.layers),
         "num_attention_heads": shape.layers[0].heads,
         "intermediate_size": shape.layers[0].ffn,
-        "hidden_act": shape.activation,
         "hidden_dropout_prob": shape.dropout,
         "attention_probs_dropout_prob": shape.attention_dropout,
-        "max_position_embeddings": position.shape[0],
-        "type_vocab_size": token_type.shape[0],
         "initializer_range": shape.initializer_range,
         "layer_norm_eps": shape.layer_norm_eps,
         "pad_token_id": shape.pad_token_id,
     }
-    return hf_state, _CONFIGS[kind](**fields)
+    return hf_state, _CONFIGS[kind](**fields, **special)
+
+
+def _table_parts(state: Mapping[str, Tensor], shape: EncoderShape, kind: str) -> tuple[State, dict[str, Any]]:
+    """What a stock class with tables of positions and token types has besides: tensors, and fields of its config."""
+    word, position = state["encoder.embeddings.word.weight"], state["encoder.embeddings.position.weight"]
+    missing_rows = (0 if kind == "bert" else shape.pad_token_id + 1) - shape.position_offset
+    if missing_rows >= 0:
+        position = torch.cat([position.new_zeros(missing_rows, shape.hidden_size), position])
+    else:
+        position = position[-missing_rows:].clone()
+    token_type = (
+        state["encoder.embeddings.token_type.weight"] if shape.type_vocab_size else word.new_zeros(2, shape.hidden_size)
+    )
+    tensors = {"embeddings.position_embeddings.weight": position, "embeddings.token_type_embeddings.weight": token_type}
+    return tensors, {
+        "hidden_act": shape.activation,
+        "max_position_embeddings": position.shape[0],
+        "type_vocab_size": token_type.shape[0],
+    }
+
+
+def _rotary_parts(state: Mapping[str, Tensor], shape: EncoderShape, kind: str) -> tuple[State, dict[str, Any]]:
+    """The same of ESM's, which has rotary positions; its head that guesses contacts of proteins is zeros."""
+    powers = torch.arange(0, shape.head_size, 2, dtype=torch.float32) / shape.head_size
+    tensors = {
+        "rotary_embeddings.inv_freq": 1.0 / shape.rope_theta**powers,
+        "contact_head.regression.weight": torch.zeros(1, sum(layer.heads for layer in shape.layers)),
+        "contact_head.regression.bias": torch.zeros(1),
+    }
+    return tensors, {
+        "max_position_embeddings": shape.max_positions,
+        "position_embedding_type": "rotary",
+        "rope_theta": shape.rope_theta,
+        "emb_layer_norm_before": True,
+        "token_dropout": False,
+    }

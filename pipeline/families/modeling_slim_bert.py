@@ -39,12 +39,13 @@ class Gates(Protocol):
 
 
 class Switch(Protocol):
-    """Runs layer `index` of a training pass, or skips it: x (B, L, H) and mask (B, ...) or None to x after it.
+    """Runs layer `index` of a training pass, or skips it: x (B, L, H), and what else has an entry a row, to x after it.
 
-    `layer` takes x and mask, of all rows or of some, and `scale`, the factor of what both its sub-layers add.
+    `layer` takes the same (the mask, the rotary factors, each None where there are none), of all rows or of some, and
+    `scale`, the factor of what both its sub-layers add.
     """
 
-    def __call__(self, index: int, layer: Callable[..., Tensor], x: Tensor, mask: Tensor | None, /) -> Tensor: ...
+    def __call__(self, index: int, layer: Callable[..., Tensor], x: Tensor, /, *of_rows: Tensor | None) -> Tensor: ...
 
 
 class SlimBertConfig(PreTrainedConfig):
@@ -52,8 +53,10 @@ class SlimBertConfig(PreTrainedConfig):
 
     `norm` is "post" (BERT: norms after the residual sums) or "pre" (norms before each sub-layer and one at
     the end). `position_offset` rows at the start of the position table are never given to a token.
-    `sentence_head` gives the masked-LM model BERT's pooler and two classes over the first token.
-    `classifier_pooler` selects BERT's pooler under the sequence classifier instead of RoBERTa's head.
+    `positions` "rotary" turns queries and keys by their positions instead (Su et al., RoFormer, 2021, with base
+    `rope_theta`, in halves as transformers does); then there is no table, and `max_position_embeddings` is the length
+    of the longest rows trained on. `sentence_head` gives the masked-LM model BERT's pooler and two classes over the
+    first token. `classifier_pooler` selects BERT's pooler under the sequence classifier instead of RoBERTa's head.
     """
 
     model_type = "slim_bert"
@@ -73,6 +76,8 @@ class SlimBertConfig(PreTrainedConfig):
     initializer_range: float = 0.02
     pad_token_id: int = 0
     position_offset: int = 0
+    positions: Literal["absolute", "rotary"] = "absolute"
+    rope_theta: float = 10000.0
     sentence_head: bool = False
     classifier_pooler: bool = False
     classifier_dropout: float | int | None = None
@@ -85,6 +90,8 @@ class SlimBertConfig(PreTrainedConfig):
             )
         if self.norm not in ("post", "pre"):
             raise ValueError(f"norm must be 'post' or 'pre', got {self.norm!r}")
+        if self.positions not in ("absolute", "rotary"):
+            raise ValueError(f"positions must be 'absolute' or 'rotary', got {self.positions!r}")
         super().__post_init__(**kwargs)
 
     @property
@@ -119,34 +126,56 @@ class SlimBertEmbeddings(nn.Module):
         self.offset = config.position_offset
         self.pad_token_id = config.pad_token_id
         self.word = nn.Embedding(config.vocab_size, hidden, padding_idx=config.pad_token_id)
-        self.position = nn.Embedding(
-            config.max_position_embeddings, hidden, padding_idx=self.offset - 1 if self.offset else None
+        self.position = (
+            nn.Embedding(config.max_position_embeddings, hidden, padding_idx=self.offset - 1 if self.offset else None)
+            if config.positions == "absolute"
+            else None
         )
         self.token_type = nn.Embedding(config.type_vocab_size, hidden) if config.type_vocab_size else None
         self.norm = nn.LayerNorm(hidden, eps=config.layer_norm_eps)
         self.dropout = SlimBertDropout(config.hidden_dropout_prob)
 
     def forward(self, input_ids: Tensor, token_type_ids: Tensor | None, position_ids: Tensor | None) -> Tensor:
-        length = input_ids.shape[1]
-        if length + self.offset > self.position.num_embeddings:
-            raise ValueError(
-                f"a row of {length} tokens is too long: the position table serves "
-                f"{self.position.num_embeddings - self.offset}"
-            )
-        if position_ids is not None:
-            position_ids = position_ids + self.offset
-        elif self.offset:
-            # RoBERTa counts the tokens that are not padding; padding gets the row before the first.
-            real = input_ids.ne(self.pad_token_id)
-            position_ids = real.cumsum(1) * real + (self.offset - 1)
-        else:
-            position_ids = torch.arange(length, device=input_ids.device)[None]
-        x = self.word(input_ids) + self.position(position_ids)
+        x = self.word(input_ids)
+        if self.position is not None:
+            x = x + self.position(self._table_rows(self.position, input_ids, position_ids))
         if self.token_type is not None:
             if token_type_ids is None:
                 token_type_ids = input_ids.new_zeros(1, 1)
             x = x + self.token_type(token_type_ids)
         return self.dropout(self.norm(x))
+
+    def _table_rows(self, table: nn.Embedding, input_ids: Tensor, position_ids: Tensor | None) -> Tensor:
+        length = input_ids.shape[1]
+        if length + self.offset > table.num_embeddings:
+            raise ValueError(
+                f"a row of {length} tokens is too long: the position table serves {table.num_embeddings - self.offset}"
+            )
+        if position_ids is not None:
+            return position_ids + self.offset
+        if self.offset:
+            # RoBERTa counts the tokens that are not padding; padding gets the row before the first.
+            real = input_ids.ne(self.pad_token_id)
+            return real.cumsum(1) * real + (self.offset - 1)
+        return torch.arange(length, device=input_ids.device)[None]
+
+
+def rotary_factors(position_ids: Tensor, head_size: int, base: float, dtype: torch.dtype) -> Tensor:
+    """(B, L, 2, D) for position ids (B, L): of every place of a head the cosine, and the sine with its sign.
+
+    A head's places d and d + D/2 are one pair, which position p turns by the angle p base^(-2d/D).
+    """
+    half = head_size // 2
+    powers = torch.arange(half, dtype=torch.float32, device=position_ids.device) / half
+    angles = position_ids[..., None].float() * base**-powers
+    cos, sin = angles.cos(), angles.sin()
+    return torch.stack([torch.cat([cos, cos], -1), torch.cat([-sin, sin], -1)], -2).to(dtype)
+
+
+def turned(x: Tensor, rotary: Tensor) -> Tensor:
+    """Queries or keys x (B, L, ..., D) turned by `rotary_factors` (B, L, 2, D)."""
+    cos, sin = (part.view(*part.shape[:2], *(1,) * (x.dim() - 3), -1) for part in rotary.unbind(2))
+    return torch.addcmul(x * cos, x.roll(x.shape[-1] // 2, -1), sin)
 
 
 class SlimBertAttention(nn.Module):
@@ -159,10 +188,12 @@ class SlimBertAttention(nn.Module):
         self.qkv = nn.Linear(config.hidden_size, 3 * inner)
         self.output = nn.Linear(inner, config.hidden_size)
 
-    def forward(self, x: Tensor, mask: Tensor | None, gate: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, mask: Tensor | None, rotary: Tensor | None, gate: Tensor | None) -> Tensor:
         batch, length, _ = x.shape
         qkv = self.qkv(x).view(batch, length, 3, self.heads, self.head_size)
         q, k, v = (part.transpose(1, 2) for part in qkv.unbind(2))
+        if rotary is not None:
+            q, k = (part.transpose(1, 2) for part in turned(qkv[:, :, :2], rotary).unbind(2))
         if q.device.type == "cpu" and q.dtype == torch.bfloat16:
             # The fused kernel's backward pass is two to six times slower than these products here.
             scores = (q * self.head_size**-0.5) @ k.transpose(-1, -2)
@@ -206,14 +237,15 @@ class SlimBertLayer(nn.Module):
         self,
         x: Tensor,
         mask: Tensor | None = None,
+        rotary: Tensor | None = None,
         head_gate: Tensor | None = None,
         neuron_gate: Tensor | None = None,
         scale: float = 1.0,
     ) -> Tensor:
         if self.pre_norm:
-            x = x + self.dropout(scaled(self.attention(self.attention_norm(x), mask, head_gate), scale))
+            x = x + self.dropout(scaled(self.attention(self.attention_norm(x), mask, rotary, head_gate), scale))
             return x + self.dropout(scaled(self.ffn(self.ffn_norm(x), neuron_gate), scale))
-        x = self.attention_norm(x + self.dropout(scaled(self.attention(x, mask, head_gate), scale)))
+        x = self.attention_norm(x + self.dropout(scaled(self.attention(x, mask, rotary, head_gate), scale)))
         return self.ffn_norm(x + self.dropout(scaled(self.ffn(x, neuron_gate), scale)))
 
 
@@ -278,6 +310,7 @@ class SlimBertModel(SlimBertPreTrainedModel):
             raise ValueError("a switch that drops layers was given to a model in evaluation mode")
         x = self.embeddings(input_ids, token_type_ids, position_ids)
         mask = attention_bias_mask(attention_mask, document_ids)
+        rotary = self._rotary(input_ids, position_ids, x.dtype) if self.config.positions == "rotary" else None
         states = [x] if output_hidden_states else None
         for index, layer in enumerate(self.layers):
             head_gate = gates.heads[index] if gates is not None else None
@@ -285,12 +318,17 @@ class SlimBertModel(SlimBertPreTrainedModel):
             run: Callable[..., Tensor] = partial(layer, head_gate=head_gate, neuron_gate=neuron_gate)
             if self.activation_checkpointing and torch.is_grad_enabled():
                 run = partial(checkpoint, run, use_reentrant=False)
-            x = run(x, mask) if switch is None else switch(index, run, x, mask)
+            x = run(x, mask, rotary) if switch is None else switch(index, run, x, mask, rotary)
             if states is not None:
                 states.append(x)
         if self.final_norm is not None:
             x = self.final_norm(x)
         return BaseModelOutput(last_hidden_state=x, hidden_states=tuple(states) if states is not None else None)
+
+    def _rotary(self, input_ids: Tensor, position_ids: Tensor | None, dtype: torch.dtype) -> Tensor:
+        if position_ids is None:
+            position_ids = torch.arange(input_ids.shape[1], device=input_ids.device).expand(input_ids.shape)
+        return rotary_factors(position_ids, self.config.head_size, self.config.rope_theta, dtype)
 
 
 def attention_bias_mask(attention_mask: Tensor | None, document_ids: Tensor | None) -> Tensor | None:

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
 Norm = Literal["post", "pre"]
+Positions = Literal["absolute", "rotary"]
 
 
 @dataclass(frozen=True)
@@ -28,8 +29,9 @@ class EncoderShape:
 
     `max_positions` counts the rows of the position table. The first `position_offset` of them are never
     given to a token (RoBERTa keeps rows up to its padding id free), so the longest row is
-    `max_positions - position_offset` tokens. `sentence_head`: BERT's pooler and two classes over the first
-    token stand beside the masked-LM head.
+    `max_positions - position_offset` tokens. With `positions` "rotary" there is no table: queries and keys are
+    turned by angles of base `rope_theta`, and `max_positions` is the longest row trained on. `sentence_head`: BERT's
+    pooler and two classes over the first token stand beside the masked-LM head.
     """
 
     vocab_size: int
@@ -46,6 +48,8 @@ class EncoderShape:
     initializer_range: float = 0.02
     pad_token_id: int = 0
     position_offset: int = 0
+    positions: Positions = "absolute"
+    rope_theta: float = 10_000.0
     sentence_head: bool = False
 
     def __post_init__(self) -> None:
@@ -56,6 +60,13 @@ class EncoderShape:
             raise ValueError("an encoder needs at least one layer")
         if self.norm not in ("post", "pre"):
             raise ValueError(f"norm must be 'post' or 'pre', got {self.norm!r}")
+        if self.positions not in ("absolute", "rotary"):
+            raise ValueError(f"positions must be 'absolute' or 'rotary', got {self.positions!r}")
+        if self.positions == "rotary" and (self.head_size % 2 or self.position_offset):
+            raise ValueError(
+                f"rotary positions need heads of an even size and no position offset, got head_size {self.head_size}, "
+                f"position_offset {self.position_offset}"
+            )
         if not 0 <= self.position_offset < self.max_positions:
             raise ValueError(
                 f"position_offset {self.position_offset} must lie in 0..{self.max_positions - 1} "
@@ -116,7 +127,7 @@ class EncoderShape:
 
     @property
     def max_row_length(self) -> int:
-        """Tokens in the longest row the position table can serve."""
+        """Tokens in the longest row the position table can serve, or the model was trained on."""
         return self.max_positions - self.position_offset
 
     @property
@@ -128,7 +139,8 @@ class EncoderShape:
     def num_parameters(self) -> int:
         """Trainable numbers of the masked-LM model; the decoder shares the word embedding and counts once."""
         hidden = self.hidden_size
-        total = (self.vocab_size + self.max_positions + self.type_vocab_size) * hidden + 2 * hidden
+        rows = self.max_positions if self.positions == "absolute" else 0
+        total = (self.vocab_size + rows + self.type_vocab_size) * hidden + 2 * hidden
         for layer in self.layers:
             inner = layer.heads * self.head_size
             total += 3 * inner * (hidden + 1) + (inner + 1) * hidden

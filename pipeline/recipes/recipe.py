@@ -132,6 +132,7 @@ class Recipe(Section):
             attention_dropout=self.model.attention_dropout,
             initializer_range=self.model.initializer_range,
             pad_token_id=pad_token_id,
+            positions=self.model.positions,
             sentence_head=self.objective.sentence != "none",
         )
 

@@ -109,13 +109,17 @@ class Corpus(Section):
 
 
 class Model(Section):
-    """The dense encoder the search starts from."""
+    """The dense encoder the search starts from.
+
+    `positions`: a table of learned ones, or rotary, with which masked-LM training leaves its first plateau much sooner.
+    """
 
     layers: Count = 4
     hidden_size: Count = 128
     heads: Count = 4
     ffn: Count = 512
     norm: Literal["pre", "post"] = "pre"
+    positions: Literal["absolute", "rotary"] = "absolute"
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     attention_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     layer_norm_eps: Rate = 1e-12
@@ -126,6 +130,14 @@ class Model(Section):
     def heads_divide_hidden(self) -> Self:
         if self.hidden_size % self.heads:
             raise ValueError(f"hidden_size ({self.hidden_size}) is not a multiple of heads ({self.heads})")
+        if self.positions == "rotary":
+            # No class of transformers has the rest, and a model leaves as one of its classes.
+            if self.norm != "pre" or self.token_types:
+                raise ValueError(
+                    f'positions "rotary" go with norm "pre" and token_types 0, not {self.norm!r} and {self.token_types}'
+                )
+            if self.hidden_size // self.heads % 2:
+                raise ValueError(f'positions "rotary" need heads of even size, not {self.hidden_size // self.heads}')
         return self
 
 

@@ -59,6 +59,7 @@ _STOCK_CLASSES = {
     "bert": "BertForMaskedLM",
     "roberta": "RobertaForMaskedLM",
     "roberta-prelayernorm": "RobertaPreLayerNormForMaskedLM",
+    "esm": "EsmForMaskedLM",
 }
 _CLASSES = {
     "AutoConfig": "SlimBertConfig",
@@ -129,7 +130,8 @@ def export_expanded(
 ) -> None:
     """Write the model at the dense widths, zeros where units were removed, for a stock class of transformers.
 
-    `shape` is the shape of `slim_state`. Post-LN becomes bert, pre-LN roberta-prelayernorm; only a bert keeps its
+    `shape` is the shape of `slim_state`. Post-LN becomes bert, pre-LN roberta-prelayernorm, or esm with rotary
+    positions; only a bert keeps its
     sentence head, from the others it is dropped and the card says so. Without a ticket the model is dense already
     and is written as it is. Raises UserError when ticket, tokenizer and shape do not fit each other, ValueError when
     the state does not or no stock class has the shape.

@@ -16,6 +16,8 @@ from pipeline.families.modeling_slim_bert import (
     SlimBertForQuestionAnswering,
     SlimBertForSequenceClassification,
     SlimBertModel,
+    rotary_factors,
+    turned,
 )
 from pipeline.families.shape import EncoderShape, LayerShape
 from pipeline.training.optimizers import parameter_groups
@@ -32,6 +34,7 @@ SHAPE = EncoderShape(
     initializer_range=0.3,
 )
 NORMS = ["post", "pre"]
+ROTARY = replace(SHAPE, norm="pre", positions="rotary", type_vocab_size=0)
 
 
 @dataclass
@@ -51,9 +54,9 @@ def some_ids(*size: int, seed: int = 0) -> Tensor:
     return torch.randint(1, SHAPE.vocab_size, size, generator=torch.Generator().manual_seed(seed))
 
 
-@pytest.mark.parametrize("norm", NORMS)
-def test_packed_rows_equal_their_pieces_run_alone(norm: str) -> None:
-    model = build_model(replace(SHAPE, norm=norm), seed=0).eval()
+@pytest.mark.parametrize("shape", [*(replace(SHAPE, norm=norm) for norm in NORMS), ROTARY], ids=[*NORMS, "rotary"])
+def test_packed_rows_equal_their_pieces_run_alone(shape: EncoderShape) -> None:
+    model = build_model(shape, seed=0).eval()
     lengths = [[5, 4, 3], [12], [2, 9]]
     rows, documents, positions, pieces = [], [], [], []
     for row, row_lengths in enumerate(lengths):
@@ -72,6 +75,30 @@ def test_packed_rows_equal_their_pieces_run_alone(norm: str) -> None:
             alone = model(part[None]).logits[0]
             torch.testing.assert_close(packed[row, start : start + len(part)], alone, atol=1e-5, rtol=1e-5)
             start += len(part)
+
+
+@pytest.mark.parametrize(("head_size", "base"), [(4, 10_000.0), (32, 500.0)])
+def test_rotary_positions_turn_pairs_as_complex_numbers_do(head_size: int, base: float) -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(2, 5, 3, head_size, generator=generator, dtype=torch.float64)
+    positions = torch.tensor([[0, 1, 2, 0, 1], [7, 300, 2, 511, 0]])
+    half = head_size // 2
+    angles = positions[..., None] * base ** -(torch.arange(half, dtype=torch.float64) / half)
+    pairs = torch.complex(x[..., :half], x[..., half:]) * torch.polar(torch.ones_like(angles), angles)[:, :, None]
+    wanted = torch.cat([pairs.real, pairs.imag], -1)
+    found = turned(x, rotary_factors(positions, head_size, base, torch.float64))
+    torch.testing.assert_close(found, wanted, atol=1e-4, rtol=1e-4)
+
+
+def test_rotary_positions_count_from_anywhere_and_beyond_the_longest_row() -> None:
+    model = build_model(ROTARY, seed=0).eval()
+    ids = some_ids(2, 2 * ROTARY.max_positions)
+    positions = torch.arange(ids.shape[1]).expand(ids.shape)
+    wanted = model(ids).logits
+    torch.testing.assert_close(model(ids, position_ids=positions + 9).logits, wanted, atol=1e-5, rtol=1e-5)
+    assert (model(ids, position_ids=2 * positions).logits - wanted).abs().max() > 0.01
+    assert not any("position" in name for name, _ in model.named_parameters())
+    assert ROTARY.num_parameters() == sum(parameter.numel() for parameter in model.parameters())
 
 
 def test_attention_mask_and_document_ids_hold_together() -> None:

@@ -16,7 +16,13 @@ from torch import Tensor, nn
 from torch._dynamo.testing import CompileCounterWithBackend
 
 from pipeline.families.hf import build_model
-from pipeline.families.modeling_slim_bert import SlimBertForMaskedLM, SlimBertLayer, SlimBertModel, attention_bias_mask
+from pipeline.families.modeling_slim_bert import (
+    SlimBertForMaskedLM,
+    SlimBertLayer,
+    SlimBertModel,
+    attention_bias_mask,
+    rotary_factors,
+)
 from pipeline.families.shape import EncoderShape, LayerShape
 from pipeline.layer_drop.schedule import DropSchedule, LayerDraw, LayerDrop
 from pipeline.layer_drop.switch import Switch, compile_layers, run_layer
@@ -235,12 +241,27 @@ def test_scaled_samples_follow_a_loop_over_rows(norm: str, each: bool) -> None:
             torch.testing.assert_close(after[[row]], x, atol=1e-12, rtol=1e-10)
 
 
+def test_rows_of_a_layer_keep_their_own_rotary_positions() -> None:
+    shape = replace(SHAPE, norm="pre", positions="rotary", type_vocab_size=0)
+    model = build_model(shape, SlimBertModel, seed=0).double()
+    inputs = {name: value for name, value in packed().items() if name != "token_type_ids"}
+    output = model(**inputs, switch=Switch([some(0, 2, 4), some(), some(1, 4)]), output_hidden_states=True)
+    for rows, layer, before, after in zip(
+        ([0, 2, 4], [], [1, 4]), model.layers, output.hidden_states, output.hidden_states[1:], strict=False
+    ):
+        mask = attention_bias_mask(inputs["attention_mask"], inputs["document_ids"])
+        rotary = rotary_factors(inputs["position_ids"], shape.head_size, shape.rope_theta, torch.float64)
+        whole = layer(before, mask, rotary)
+        for row in range(ROWS):
+            torch.testing.assert_close(after[row], whole[row] if row in rows else before[row], atol=1e-12, rtol=1e-10)
+
+
 def by_hand(layer: SlimBertLayer, x: Tensor, mask: Tensor | None, scale: float) -> Tensor:
     """PLD's switchable block, h = x + A(x) / p and y = h + F(h) / p, with `scale` for 1 / p."""
     if layer.pre_norm:
-        h = x + layer.attention(layer.attention_norm(x), mask, None) * scale
+        h = x + layer.attention(layer.attention_norm(x), mask, None, None) * scale
         return h + layer.ffn(layer.ffn_norm(h), None) * scale
-    h = layer.attention_norm(x + layer.attention(x, mask, None) * scale)
+    h = layer.attention_norm(x + layer.attention(x, mask, None, None) * scale)
     return layer.ffn_norm(h + layer.ffn(h, None) * scale)
 
 

@@ -78,9 +78,14 @@ def as_a_stranger(code: str, *arguments: object, home: Path) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize("norm", ["post", "pre"])
-def test_both_folders_compute_what_the_trained_model_does(norm: str, tokenizer_file: Path, tmp_path: Path) -> None:
-    dense = dense_shape(norm)
+@pytest.mark.parametrize(
+    ("norm", "positions", "family"),
+    [("post", "absolute", "bert"), ("pre", "absolute", "roberta-prelayernorm"), ("pre", "rotary", "esm")],
+)
+def test_both_folders_compute_what_the_trained_model_does(
+    norm: str, positions: str, family: str, tokenizer_file: Path, tmp_path: Path
+) -> None:
+    dense = dense_shape(norm, positions=positions)
     ticket = ticket_of(dense)
     slim = ticket.slim_shape()
     state = slice_state(read_state(build_model(dense, seed=0)), dense, ticket)
@@ -107,7 +112,7 @@ def test_both_folders_compute_what_the_trained_model_does(norm: str, tokenizer_f
     assert "| 0 | 3 of 4 | 0 2 3 | 8 of 24 |" in card
     assert "step 120" in card
     config = json.loads((tmp_path / "expanded" / "config.json").read_text(encoding="utf-8"))
-    assert config["model_type"] == ("bert" if norm == "post" else "roberta-prelayernorm")
+    assert config["model_type"] == family
     assert config["intermediate_size"] == 24
     assert "auto_map" not in config
 

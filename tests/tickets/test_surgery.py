@@ -45,6 +45,15 @@ def test_sliced_equals_masked_dense_on_every_layer(norm, layers, seed):
     assert check_surgery(state, shape, ticket, packed_batch(shape)) == max(found.values())
 
 
+def test_rotary_heads_keep_their_pattern():
+    for seed in range(3):
+        shape = small_shape("pre", layers=UNEVEN, positions="rotary")
+        found = check_surgery(
+            random_state(shape, seed), shape, random_ticket(shape, seed), packed_batch(shape), random_gates(shape)
+        )
+        assert found <= 1e-5
+
+
 @pytest.mark.parametrize("norm", ["post", "pre"])
 def test_sliced_with_folded_gates_equals_masked_gated_dense(norm):
     shape = small_shape(norm, layers=UNEVEN)
