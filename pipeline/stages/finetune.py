@@ -203,7 +203,9 @@ def train_task(job: Job, ranks: Ranks) -> dict[str, Any]:
     # Data
     pretrained = read_pretrained(job.model)
     shape = pretrained.shape
-    max_length = min(chosen.max_length, shape.max_positions - shape.position_offset)
+    # Rotary positions have no table that ends.
+    longest = shape.max_row_length if shape.positions == "absolute" else chosen.max_length
+    max_length = min(chosen.max_length, longest)
     tokenizer = read_tokenizer(job.model, shape.vocab_size)
     train_rows, dev_rows = (encode(rows, tokenizer, max_length, task.is_regression) for rows in (job.train, job.dev))
     micro_rows, _ = engine_config.accumulation_steps(
