@@ -4,8 +4,8 @@ Plain data without torch, so that recipes, tickets and reports can reason about 
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, Literal, Protocol, Self
 
 Norm = Literal["post", "pre"]
 Positions = Literal["absolute", "rotary"]
@@ -21,6 +21,34 @@ class LayerShape:
     def __post_init__(self) -> None:
         if self.heads < 1 or self.ffn < 1:
             raise ValueError(f"a layer needs at least one head and one neuron, got heads={self.heads}, ffn={self.ffn}")
+
+    def flops_per_token(self, hidden_size: int, head_size: int, row_length: int, ffn_matrices: int = 2) -> float:
+        """Matmul FLOPs (2 m n k each) of the layer's forward pass for one token of a row of `row_length`."""
+        inner = self.heads * head_size
+        projections = 2 * hidden_size * inner * 4
+        attention = 2 * row_length * inner * 2
+        return float(projections + attention + 2 * hidden_size * self.ffn * ffn_matrices)
+
+
+class Shape(Protocol):
+    """What tickets and costs have to know of a model: how wide each layer is, and what that costs."""
+
+    @property
+    def family(self) -> str: ...
+    @property
+    def layers(self) -> tuple[LayerShape, ...]: ...
+    @property
+    def head_size(self) -> int: ...
+
+    def with_layers(self, layers: tuple[LayerShape, ...]) -> Self:
+        """The same model at other widths."""
+        ...
+
+    def to_dict(self) -> dict[str, Any]: ...
+
+    def layer_flops_per_token(self, row_length: int) -> tuple[float, ...]: ...
+
+    def encoder_flops_per_token(self, row_length: int) -> float: ...
 
 
 @dataclass(frozen=True)
@@ -126,6 +154,15 @@ class EncoderShape:
         return {**asdict(self), "layers": [asdict(layer) for layer in self.layers]}
 
     @property
+    def family(self) -> str:
+        """Its entry in `pipeline.families.table`."""
+        return "slim_bert"
+
+    def with_layers(self, layers: tuple[LayerShape, ...]) -> "EncoderShape":
+        """The same encoder at other widths."""
+        return replace(self, layers=layers)
+
+    @property
     def max_row_length(self) -> int:
         """Tokens in the longest row the position table can serve, or the model was trained on."""
         return self.max_positions - self.position_offset
@@ -160,14 +197,7 @@ class EncoderShape:
 
     def layer_flops_per_token(self, row_length: int) -> tuple[float, ...]:
         """The terms of `encoder_flops_per_token`, one a layer."""
-        found = []
-        for layer in self.layers:
-            inner = layer.heads * self.head_size
-            projections = 2 * self.hidden_size * inner * 4
-            attention = 2 * row_length * inner * 2
-            feed_forward = 2 * self.hidden_size * layer.ffn * 2
-            found.append(float(projections + attention + feed_forward))
-        return tuple(found)
+        return tuple(layer.flops_per_token(self.hidden_size, self.head_size, row_length) for layer in self.layers)
 
     def forward_flops_per_token(self, row_length: int, masked_fraction: float) -> float:
         """`encoder_flops_per_token` and the heads: the LM head on the `masked_fraction` of positions it runs on,

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pipeline.families.shape import EncoderShape
+from pipeline.families.shape import Shape
 
 
 class GateTensors(NamedTuple):
@@ -30,7 +30,7 @@ class GateGrads(NamedTuple):
 class GateSet:
     """The gates of one encoder, all at 1, with gradients."""
 
-    def __init__(self, shape: EncoderShape, device: torch.device | str = "cpu") -> None:
+    def __init__(self, shape: Shape, device: torch.device | str = "cpu") -> None:
         def ones(width: int) -> Tensor:
             return torch.ones(width, dtype=torch.float32, device=device, requires_grad=True)
 

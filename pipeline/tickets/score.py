@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.families.shape import EncoderShape
-from pipeline.families.slots import FAMILIES, num_units, unit_size
+from pipeline.families.family import num_units, unit_size
+from pipeline.families.shape import Shape
+from pipeline.families.table import FAMILIES
 from pipeline.tickets.gates import GateGrads, GateSet
 
 ScoreKind = Literal["l1", "taylor", "magnitude", "random"]
@@ -183,9 +184,9 @@ class MagnitudeScore:
     kind: ClassVar[ScoreKind] = "magnitude"
     needs: ClassVar[Needs] = "weights"
 
-    def __init__(self, shape: EncoderShape, family: str = "slim_bert") -> None:
+    def __init__(self, shape: Shape, family: str | None = None) -> None:
         self._shape = shape
-        self._family = FAMILIES[family]
+        self._family = FAMILIES[family or shape.family]
         self._norms: dict[str, Tensor] = {}
 
     @torch.no_grad()
@@ -230,7 +231,7 @@ class RandomScore:
     kind: ClassVar[ScoreKind] = "random"
     needs: ClassVar[Needs] = "nothing"
 
-    def __init__(self, shape: EncoderShape, seed: int) -> None:
+    def __init__(self, shape: Shape, seed: int) -> None:
         self._shape = shape
         self._seed = seed
 
@@ -265,14 +266,14 @@ class RandomScore:
 def build_score(
     kind: ScoreKind,
     gates: GateSet,
-    shape: EncoderShape,
+    shape: Shape,
     *,
     lr: float = 1e-3,
     heads_penalty: float = 1e-4,
     neurons_penalty: float = 1e-4,
     decay: float | None = None,
     seed: int = 0,
-    family: str = "slim_bert",
+    family: str | None = None,
 ) -> Score:
     """The score of this kind: `lr` and the penalties belong to l1, `decay` to taylor, `seed` to random."""
     if kind == "l1":

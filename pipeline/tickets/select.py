@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 
 from data_prep.errors import UserError
-from pipeline.families.shape import EncoderShape, LayerShape
+from pipeline.families.shape import LayerShape, Shape
 
 GROUPS = ("heads", "neurons")
 Scope = Literal["layer", "global"]
@@ -188,7 +188,7 @@ def match_widths(scores: Mapping[str, LayerScores], widths: Sequence[LayerShape]
     }
 
 
-def select_units(scores: Mapping[str, LayerScores], shape: EncoderShape, rules: TicketRules) -> dict[str, Selection]:
+def select_units(scores: Mapping[str, LayerScores], shape: Shape, rules: TicketRules) -> dict[str, Selection]:
     """Both groups under `rules`, the FLOPs budget included; `shape` is the encoder the scores belong to.
 
     Raises UserError where a score is not finite or the floors make the budget unreachable.
@@ -208,7 +208,7 @@ def select_units(scores: Mapping[str, LayerScores], shape: EncoderShape, rules: 
     }
 
 
-def _within_budget(heads: _Ranked, neurons: _Ranked, shape: EncoderShape, rules: TicketRules) -> tuple[float, float]:
+def _within_budget(heads: _Ranked, neurons: _Ranked, shape: Shape, rules: TicketRules) -> tuple[float, float]:
     """Both cut fractions scaled by the smallest factor that meets `rules.flops`, found by bisection."""
     assert rules.flops is not None
     assert rules.row_length is not None
@@ -223,7 +223,7 @@ def _within_budget(heads: _Ranked, neurons: _Ranked, shape: EncoderShape, rules:
         num_heads = heads.counts(head_ratio, rules.head_scope, rules.min_heads, 1)
         num_neurons = neurons.counts(neuron_ratio, rules.neuron_scope, block, block)
         layers = tuple(LayerShape(h, f) for h, f in zip(num_heads, num_neurons, strict=True))
-        return replace(shape, layers=layers).encoder_flops_per_token(row_length) / dense
+        return shape.with_layers(layers).encoder_flops_per_token(row_length) / dense
 
     low, high = 0.0, 1 / min(ratio for ratio in (rules.heads, rules.neurons) if ratio)
     if fraction(low) <= rules.flops:

@@ -9,10 +9,11 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+from pipeline.families.family import Group, Slot, num_units, unit_size
 from pipeline.families.hf import build_model, load_state
 from pipeline.families.modeling_slim_bert import Gates, SlimBertForMaskedLM
-from pipeline.families.shape import EncoderShape
-from pipeline.families.slots import FAMILIES, Group, Slot, num_units, unit_size
+from pipeline.families.shape import EncoderShape, Shape
+from pipeline.families.table import FAMILIES
 from pipeline.tickets.gates import GateTensors
 from pipeline.tickets.ticket import Ticket
 
@@ -22,7 +23,7 @@ TOLERANCE = 1e-5
 
 
 def slice_state(
-    state: State, shape: EncoderShape, ticket: Ticket, family: str = "slim_bert", partial: bool = False
+    state: State, shape: Shape, ticket: Ticket, family: str | None = None, partial: bool = False
 ) -> dict[str, Tensor]:
     """The slim model's tensors: of a dense `state`, only what belongs to the ticket's units.
 
@@ -31,13 +32,13 @@ def slice_state(
     """
     ticket.check_fits(shape)
     slim = dict(state)
-    for key, (slot, layer) in FAMILIES[family].find(state, shape, partial).items():
+    for key, (slot, layer) in FAMILIES[family or shape.family].find(state, shape, partial).items():
         places = _places(slot, layer, shape, ticket).to(state[key].device)
         slim[key] = state[key].index_select(slot.axis, places)
     return slim
 
 
-def expand_state(slim_state: State, ticket: Ticket, family: str = "slim_bert") -> dict[str, Tensor]:
+def expand_state(slim_state: State, ticket: Ticket, family: str | None = None) -> dict[str, Tensor]:
     """The dense model's tensors again: kept units at their own places, zeros (biases too) for the others.
 
     The expanded model computes what the slim one does: a removed head or neuron adds nothing through zero
@@ -45,7 +46,7 @@ def expand_state(slim_state: State, ticket: Ticket, family: str = "slim_bert") -
     """
     shape = ticket.dense_shape
     dense = dict(slim_state)
-    for key, (slot, layer) in FAMILIES[family].find(slim_state, ticket.slim_shape()).items():
+    for key, (slot, layer) in FAMILIES[family or shape.family].find(slim_state, ticket.slim_shape()).items():
         slim = slim_state[key]
         size = list(slim.shape)
         size[slot.axis] = slot.blocks * num_units(shape, slot.group, layer) * unit_size(shape, slot.group)
@@ -54,13 +55,13 @@ def expand_state(slim_state: State, ticket: Ticket, family: str = "slim_bert") -
     return dense
 
 
-def fold_gates(state: State, shape: EncoderShape, gates: Gates, family: str = "slim_bert") -> dict[str, Tensor]:
+def fold_gates(state: State, shape: Shape, gates: Gates, family: str | None = None) -> dict[str, Tensor]:
     """Weights that compute without gates what `state` computes with them: output columns times their gate.
 
     Raises ValueError when the state is not of this family and shape.
     """
     folded = dict(state)
-    for key, (slot, layer) in FAMILIES[family].find(state, shape).items():
+    for key, (slot, layer) in FAMILIES[family or shape.family].find(state, shape).items():
         if slot.folds:
             gate = (gates.heads if slot.group == "heads" else gates.neurons)[layer]
             factors = gate.detach().repeat_interleave(unit_size(shape, slot.group)).to(state[key])
@@ -70,7 +71,7 @@ def fold_gates(state: State, shape: EncoderShape, gates: Gates, family: str = "s
     return folded
 
 
-def mask_gates(shape: EncoderShape, ticket: Ticket) -> GateTensors:
+def mask_gates(shape: Shape, ticket: Ticket) -> GateTensors:
     """Gates that switch the removed units of the dense model off: ones for the kept, zeros for the others."""
     ticket.check_fits(shape)
 
@@ -160,7 +161,7 @@ def _model(state: State, shape: EncoderShape, device: torch.device) -> SlimBertF
     return model.to(device).eval()
 
 
-def _places(slot: Slot, layer: int, shape: EncoderShape, ticket: Ticket) -> Tensor:
+def _places(slot: Slot, layer: int, shape: Shape, ticket: Ticket) -> Tensor:
     """Indices of the ticket's units on the slot's axis of the dense tensor, in order."""
     kept = torch.tensor((ticket.heads if slot.group == "heads" else ticket.neurons)[layer])
     size = unit_size(shape, slot.group)

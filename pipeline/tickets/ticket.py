@@ -7,7 +7,7 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -54,7 +54,7 @@ class Ticket:
     def slim_shape(self) -> EncoderShape:
         """The shape of the encoder that is left."""
         layers = zip(self.heads, self.neurons, strict=True)
-        return replace(self.dense_shape, layers=tuple(LayerShape(len(h), len(n)) for h, n in layers))
+        return self.dense_shape.with_layers(tuple(LayerShape(len(h), len(n)) for h, n in layers))
 
     def check_fits(self, shape: EncoderShape) -> None:
         """Raise UserError unless `shape` is the one the ticket was drawn from, dropout and the like aside."""

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from pipeline.families.hf import state_to_hf
-from pipeline.families.slots import FAMILIES
+from pipeline.families.table import FAMILIES
 from tests.tickets.make import random_state, small_shape
 
 

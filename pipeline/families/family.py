@@ -1,7 +1,8 @@
-"""Where heads and neurons live in the state dicts of a model family: data, read by `pipeline.tickets.surgery`.
+"""The contract of a model family: where heads and neurons live in the tensors of a model, as data.
 
-A family is the list of its tensors with an axis over heads or neurons; all other tensors are nobody's unit and
-stay whole. A new family is one more entry. Knows shapes, not tensors: no torch.
+A family is the list of its tensors with an axis over heads or neurons; all other tensors are nobody's unit and stay
+whole. Search, surgery, folding, building at other widths and export follow from the list. A new family is one more
+file with a `Family` in it and its line in `pipeline.families.table`. Knows shapes, not tensors: no torch.
 """
 
 import re
@@ -9,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from pipeline.families.shape import EncoderShape
+from pipeline.families.shape import Shape
 
 Group = Literal["heads", "neurons"]
 
@@ -25,8 +26,9 @@ class Shaped(Protocol):
 class Slot:
     """One tensor of every layer: `axis` holds `blocks` runs of all the layer's units.
 
-    A head takes head_size places of a run, a neuron one. `folds`: the tensor that multiplies the unit's gated
-    output, so that a gate can be folded into it.
+    A head takes head_size places of a run, a neuron one. `folds`: the tensor that multiplies the units' outputs: at
+    the input of its module gates multiply, and into it they can be folded. `optional`: configs may do without it, as
+    without biases.
     """
 
     name: str
@@ -34,18 +36,24 @@ class Slot:
     axis: int
     blocks: int = 1
     folds: bool = False
+    optional: bool = False
 
 
 @dataclass(frozen=True)
 class Family:
-    """`{layer}` in a slot's name stands for the layer's number; whatever precedes the name is a prefix."""
+    """`{layer}` in a slot's name stands for the layer's number; whatever precedes the name is a prefix.
+
+    `neurons` and `heads` name the fields of a transformers config that count them in a layer; `ffn_matrices` are as
+    many matrices as a neuron has a row or column in.
+    """
 
     name: str
     slots: tuple[Slot, ...]
+    heads: str = "num_attention_heads"
+    neurons: str = "intermediate_size"
+    ffn_matrices: int = 2
 
-    def find(
-        self, state: Mapping[str, Shaped], shape: EncoderShape, partial: bool = False
-    ) -> dict[str, tuple[Slot, int]]:
+    def find(self, state: Mapping[str, Shaped], shape: Shape, partial: bool = False) -> dict[str, tuple[Slot, int]]:
         """The slot and layer of every tensor in `state` that has units.
 
         Raises ValueError when a layer lacks one of its tensors (unless the state is a `partial` one), has one twice,
@@ -62,8 +70,9 @@ class Family:
                 if place in found:
                     raise ValueError(f"both {found[place]} and {key} look like {slot.name} of layer {match[1]}")
                 found[place] = key
-        wanted = {(slot, layer) for slot in self.slots for layer in range(len(shape.layers))}
-        unfit = set(found) - wanted if partial else set(found) ^ wanted
+        places = {(slot, layer) for slot in self.slots for layer in range(len(shape.layers))}
+        needed = set() if partial else {(slot, layer) for slot, layer in places if not slot.optional}
+        unfit = (set(found) - places) | (needed - set(found))
         if unfit:
             slot, layer = min(unfit, key=lambda place: (place[1], place[0].name))
             held = "has" if (slot, layer) in found else "lacks"
@@ -81,45 +90,11 @@ class Family:
         return {key: place for place, key in found.items()}
 
 
-def num_units(shape: EncoderShape, group: Group, layer: int) -> int:
+def num_units(shape: Shape, group: Group, layer: int) -> int:
     """Heads or neurons of a layer."""
     return shape.layers[layer].heads if group == "heads" else shape.layers[layer].ffn
 
 
-def unit_size(shape: EncoderShape, group: Group) -> int:
+def unit_size(shape: Shape, group: Group) -> int:
     """Places one unit takes on its axis."""
     return shape.head_size if group == "heads" else 1
-
-
-_HF_BERT_SLOTS = (
-    Slot("layer.{layer}.attention.self.query.weight", "heads", 0),
-    Slot("layer.{layer}.attention.self.query.bias", "heads", 0),
-    Slot("layer.{layer}.attention.self.key.weight", "heads", 0),
-    Slot("layer.{layer}.attention.self.key.bias", "heads", 0),
-    Slot("layer.{layer}.attention.self.value.weight", "heads", 0),
-    Slot("layer.{layer}.attention.self.value.bias", "heads", 0),
-    Slot("layer.{layer}.attention.output.dense.weight", "heads", 1, folds=True),
-    Slot("layer.{layer}.intermediate.dense.weight", "neurons", 0),
-    Slot("layer.{layer}.intermediate.dense.bias", "neurons", 0),
-    Slot("layer.{layer}.output.dense.weight", "neurons", 1, folds=True),
-)
-
-FAMILIES = {
-    family.name: family
-    for family in (
-        Family(
-            "slim_bert",
-            (
-                Slot("layers.{layer}.attention.qkv.weight", "heads", 0, blocks=3),
-                Slot("layers.{layer}.attention.qkv.bias", "heads", 0, blocks=3),
-                Slot("layers.{layer}.attention.output.weight", "heads", 1, folds=True),
-                Slot("layers.{layer}.ffn.up.weight", "neurons", 0),
-                Slot("layers.{layer}.ffn.up.bias", "neurons", 0),
-                Slot("layers.{layer}.ffn.down.weight", "neurons", 1, folds=True),
-            ),
-        ),
-        Family("bert", _HF_BERT_SLOTS),
-        Family("roberta", _HF_BERT_SLOTS),
-        Family("roberta-prelayernorm", _HF_BERT_SLOTS),
-    )
-}
