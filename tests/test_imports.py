@@ -27,6 +27,7 @@ FROM_DATA_PREP = {
 TORCH_FREE = [
     "pipeline.__main__", "pipeline.stages.table", "pipeline.reports.plan", "pipeline.reports.record",
     "pipeline.migration.whole", "pipeline.runs.run", "pipeline.tickets.draw", "pipeline.layer_drop.describe",
+    "pipeline.families.stock_shape",
 ]  # fmt: skip
 ONLY_DEEPSPEED = {"training.engine", "training.checkpoint"}
 
@@ -105,6 +106,7 @@ def test_the_ground_floor_imports_nothing_of_ours() -> None:
         assert {name.split(".")[1] for name in names} <= GROUND | {"terminal"}
 
 
-def test_the_model_file_travels_alone() -> None:
-    roots = {name.split(".")[0] for name in imported(PIPELINE["families.modeling_slim_bert"])}
+@pytest.mark.parametrize("module", ["families.modeling_slim_bert", "families.modeling_narrow"])
+def test_files_that_travel_with_a_model_need_torch_and_transformers_only(module: str) -> None:
+    roots = {name.split(".")[0] for name in imported(PIPELINE[module])}
     assert roots - {"torch", "transformers"} <= set(sys.stdlib_module_names)
