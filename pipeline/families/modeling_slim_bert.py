@@ -301,13 +301,16 @@ class SlimBertModel(SlimBertPreTrainedModel):
         """Hidden states (B, L, H) of token ids (B, L).
 
         attention_mask (B, L): 0 where no position may look. document_ids (B, L): positions attend only within
-        equal ids; 0 marks padding. position_ids (B, L) count from 0 within a piece; the position offset is
-        added here. A model without a type table ignores token_type_ids. With `output_hidden_states` the
+        equal ids; 0 marks padding. position_ids (B, L) count from 0 within a piece, without them the tokens that
+        attention_mask shows; the position offset is added here. A model without a type table ignores token_type_ids. With `output_hidden_states` the
         embeddings and the output of every layer (before the final norm) are returned too. `switch` runs the layers,
         or skips them; raises ValueError outside training, where every layer runs.
         """
         if switch is not None and not self.training:
             raise ValueError("a switch that drops layers was given to a model in evaluation mode")
+        if position_ids is None and attention_mask is not None and not self.config.position_offset:
+            # Tokens count, padding does not, whichever side it is on.
+            position_ids = (attention_mask.ne(0).cumsum(1) - 1).clamp(min=0)
         x = self.embeddings(input_ids, token_type_ids, position_ids)
         mask = attention_bias_mask(attention_mask, document_ids)
         rotary = self._rotary(input_ids, position_ids, x.dtype) if self.config.positions == "rotary" else None
@@ -534,6 +537,13 @@ class SlimBertForMaskedLM(SlimBertPreTrainedModel):
         )
 
 
+class SlimBertScores(nn.Linear):
+    """A linear layer in fp32, whatever its weights are: scores in bf16 would have 8 bits to tell rows apart."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x.float(), self.weight.float(), self.bias.float())
+
+
 class SlimBertClassificationHead(nn.Module):
     """RoBERTa's head over the first token: dropout, dense, tanh, dropout, projection."""
 
@@ -541,7 +551,7 @@ class SlimBertClassificationHead(nn.Module):
         super().__init__()
         self.dense = nn.Linear(config.hidden_size, config.hidden_size)
         self.dropout = SlimBertDropout(classifier_dropout(config))
-        self.out_proj = nn.Linear(config.hidden_size, config.num_labels)
+        self.out_proj = SlimBertScores(config.hidden_size, config.num_labels)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.out_proj(self.dropout(torch.tanh(self.dense(self.dropout(x[:, 0])))))
@@ -564,7 +574,7 @@ class SlimBertForSequenceClassification(SlimBertPreTrainedModel):
         if config.classifier_pooler:
             self.pooler = SlimBertPooler(config)
             self.dropout = SlimBertDropout(classifier_dropout(config))
-            self.classifier: nn.Module = nn.Linear(config.hidden_size, config.num_labels)
+            self.classifier: nn.Module = SlimBertScores(config.hidden_size, config.num_labels)
         else:
             self.classifier = SlimBertClassificationHead(config)
         self.post_init()

@@ -162,6 +162,13 @@ def export_expanded(
     hf_state, config = state_to_hf(dense_state, dense_shape)
     config.architectures = [name]
     files = _tokenizer_files(tokenizer_file, dense_shape)
+    if family != "bert":
+        # Else they have the ids of RoBERTa's own vocabulary.
+        tokenizer = Tokenizer.from_file(str(tokenizer_file))
+        special = _special_tokens(tokenizer, tokenizer_file)
+        config.bos_token_id, config.eos_token_id, config.mask_token_id = (
+            tokenizer.token_to_id(special[name]) for name in ("cls_token", "sep_token", "mask_token")
+        )
     about = f"Removed heads and neurons are zeros again, so that the stock class `{name}` loads the weights.{note}"
     files["README.md"] = _card(shape, ticket, about, load)
     _write_folder(out_dir, hf_state, config, files)

@@ -101,6 +101,33 @@ def test_rotary_positions_count_from_anywhere_and_beyond_the_longest_row() -> No
     assert ROTARY.num_parameters() == sum(parameter.numel() for parameter in model.parameters())
 
 
+@pytest.mark.parametrize("shape", [SHAPE, replace(SHAPE, norm="pre", position_offset=1), ROTARY])
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_padding_changes_nothing_on_either_side(shape: EncoderShape, side: str) -> None:
+    model = build_model(shape, seed=0).eval()
+    ids = some_ids(2, 8)
+    padding = torch.full((2, 5), shape.pad_token_id)
+    padded = torch.cat([padding, ids] if side == "left" else [ids, padding], 1)
+    real = slice(5, None) if side == "left" else slice(8)
+    mask = torch.zeros(2, 13, dtype=torch.long)
+    mask[:, real] = 1
+    found = model(padded, attention_mask=mask).logits[:, real]
+    torch.testing.assert_close(found, model(ids).logits, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("pooler", [False, True])
+def test_scores_are_not_rounded_to_the_type_of_the_weights(pooler: bool) -> None:
+    model = (
+        build_model(SHAPE, SlimBertForSequenceClassification, seed=0, num_labels=1, classifier_pooler=pooler)
+        .bfloat16()
+        .eval()
+    )
+    scores = model(some_ids(64, 8)).logits
+    assert scores.dtype == torch.float32
+    assert len(scores.unique()) == 64
+    assert (scores.bfloat16().float() != scores).any()
+
+
 def test_attention_mask_and_document_ids_hold_together() -> None:
     model = build_model(SHAPE, seed=0).eval()
     ids = some_ids(1, 8)

@@ -115,6 +115,9 @@ def test_both_folders_compute_what_the_trained_model_does(
     assert config["model_type"] == family
     assert config["intermediate_size"] == 24
     assert "auto_map" not in config
+    ids = [VOCABULARY.index(SPECIAL_TOKENS[name]) for name in ("pad_token", "cls_token", "sep_token")]
+    wanted = ids if family != "bert" else [ids[0], None, None]
+    assert [config.get(f"{name}_token_id") for name in ("pad", "bos", "eos")] == wanted
 
 
 def test_every_auto_class_and_the_tokenizer_load_the_compact_folder(tokenizer_file: Path, tmp_path: Path) -> None:
