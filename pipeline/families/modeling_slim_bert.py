@@ -302,9 +302,9 @@ class SlimBertModel(SlimBertPreTrainedModel):
 
         attention_mask (B, L): 0 where no position may look. document_ids (B, L): positions attend only within
         equal ids; 0 marks padding. position_ids (B, L) count from 0 within a piece, without them the tokens that
-        attention_mask shows; the position offset is added here. A model without a type table ignores token_type_ids. With `output_hidden_states` the
-        embeddings and the output of every layer (before the final norm) are returned too. `switch` runs the layers,
-        or skips them; raises ValueError outside training, where every layer runs.
+        attention_mask shows; the position offset is added here. A model without a type table ignores token_type_ids.
+        With `output_hidden_states` the embeddings and the output of every layer (before the final norm) are returned
+        too. `switch` runs the layers, or skips them; raises ValueError outside training, where every layer runs.
         """
         if switch is not None and not self.training:
             raise ValueError("a switch that drops layers was given to a model in evaluation mode")
