@@ -46,6 +46,6 @@ def __getattr__(name: str) -> Any:
         super(made, self).__init__(config, *inputs, **more)
         narrow(self, config.narrow)
 
-    made: type = type(name, (stock,), {"__init__": begin, "__module__": __name__, "__doc__": stock.__doc__})
+    made: Any = type(name, (stock,), {"__init__": begin, "__module__": __name__, "__doc__": stock.__doc__})
     globals()[name] = made
     return made

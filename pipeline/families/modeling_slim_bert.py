@@ -174,7 +174,7 @@ def rotary_factors(position_ids: Tensor, head_size: int, base: float, dtype: tor
 
 def turned(x: Tensor, rotary: Tensor) -> Tensor:
     """Queries or keys x (B, L, ..., D) turned by `rotary_factors` (B, L, 2, D)."""
-    cos, sin = (part.view(*part.shape[:2], *(1,) * (x.dim() - 3), -1) for part in rotary.unbind(2))
+    cos, sin = (part.view(*part.shape[:2], *(1,) * (x.dim() - 3), x.shape[-1]) for part in rotary.unbind(2))
     return torch.addcmul(x * cos, x.roll(x.shape[-1] // 2, -1), sin)
 
 

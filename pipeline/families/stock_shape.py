@@ -3,6 +3,7 @@
 Plain data without torch, so that tickets and reports can reason about a model nobody has built.
 """
 
+import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -33,7 +34,8 @@ class StockShape:
         hidden, heads = config.hidden_size, getattr(config, family.heads)
         neurons = getattr(config, family.neurons, None) or 4 * hidden  # GPT-2 says None
         layer = LayerShape(heads, neurons)
-        return cls(config.model_type, config.to_dict(), (layer,) * config.num_hidden_layers, hidden // heads, hidden)
+        values = json.loads(config.to_json_string(use_diff=False))
+        return cls(config.model_type, values, (layer,) * config.num_hidden_layers, hidden // heads, hidden)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "StockShape":

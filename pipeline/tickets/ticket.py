@@ -14,7 +14,7 @@ from typing import Any
 
 from data_prep.errors import UserError
 from data_prep.files import write_atomically
-from pipeline.families.shape import EncoderShape, LayerShape
+from pipeline.families.shape import EncoderShape, LayerShape, Shape
 from pipeline.tickets.select import GROUPS, TicketRules
 
 FORMAT = 1
@@ -56,12 +56,12 @@ class Ticket:
         layers = zip(self.heads, self.neurons, strict=True)
         return self.dense_shape.with_layers(tuple(LayerShape(len(h), len(n)) for h, n in layers))
 
-    def check_fits(self, shape: EncoderShape) -> None:
+    def check_fits(self, shape: Shape) -> None:
         """Raise UserError unless `shape` is the one the ticket was drawn from, dropout and the like aside."""
         ours, theirs = self.dense_shape.to_dict(), shape.to_dict()
-        keys = [key for key in ours if key not in _FREE_KEYS and ours[key] != theirs[key]]
+        keys = [key for key in ours if key not in _FREE_KEYS and ours[key] != theirs.get(key)]
         if keys:
-            ours, theirs = ({key: _brief(values[key]) for key in keys} for values in (ours, theirs))
+            ours, theirs = ({key: _brief(values.get(key)) for key in keys} for values in (ours, theirs))
             raise UserError(
                 f"a ticket for another model: it was drawn from an encoder with {_listed(ours)}, this one "
                 f"has {_listed(theirs)}; draw a ticket from this model or use the model of the ticket"

@@ -561,7 +561,9 @@ def test_bf16_attention_on_the_cpu_agrees_with_the_fp32_kernel(masked: bool) -> 
     documents = torch.arange(10)[None].expand(3, 10) // 4
     mask = (documents[:, :, None] == documents[:, None, :])[:, None] if masked else None
     gate = torch.tensor([1.0, 0.5, 0.0, 2.0])
-    torch.testing.assert_close(close(x, mask, gate).float(), exact(x.float(), mask, gate), atol=0.02, rtol=0.02)
+    torch.testing.assert_close(
+        close(x, mask, None, gate).float(), exact(x.float(), mask, None, gate), atol=0.02, rtol=0.02
+    )
 
 
 WITH_HEAD = replace(SHAPE, sentence_head=True)
