@@ -16,7 +16,7 @@ from pipeline.layer_drop.old_block import OLD_LAYER_DROP
 from pipeline.recipes import engine_config
 from pipeline.recipes.recipe import Recipe, parse_recipe
 from pipeline.recipes.sections import Source
-from tests.test_imports import LAYERS
+from tests.test_imports import PIPELINE, ROOMS
 
 REPOSITORY = Path(__file__).parent.parent
 CANDIDATES = ["README.md", "CONTRIBUTING.md", "slurm/README.md", "ds_configs/README.md"]
@@ -120,7 +120,7 @@ def test_named_recipe_keys_exist(page: Path) -> None:
     sections = {key.partition(".")[0] for key in known if "." in key}
     for line in code(page):
         for section, key in re.findall(r"(?<![\w./\-])([a-z]+)\.([a-z]\w*)(?![\w(/]|\.\w)", line):
-            is_module = any(f"{section}.{key}" in layer for layer in LAYERS)
+            is_module = f"{section}.{key}" in PIPELINE
             if section in sections and key not in SUFFIXES and not is_module:
                 assert f"{section}.{key}" in known, line
 
@@ -139,10 +139,16 @@ def test_every_deepspeed_key_is_documented() -> None:
     assert files == {name for name in named if re.fullmatch(r"ds_configs/\w+\.json", name)}
 
 
-def test_the_import_layers_are_those_of_the_test() -> None:
+def test_the_rooms_are_those_of_the_test_with_every_module_named() -> None:
     text = (REPOSITORY / "docs" / "architecture.md").read_text(encoding="utf-8")
-    rows = re.findall(r"^\| \d \| (`.+`) \|$", text, re.M)
-    assert [set(re.findall(r"`([\w.]+)`", row)) for row in rows] == LAYERS
+    table = text[text.index("## Rooms of pipeline") : text.index("The same test checks")]
+    rows = dict(re.findall(r"^\| `([\w/]+)/` \| (.+) \|$", table, re.M))
+    assert ["__main__", *list(rows)[1:-1]] == ROOMS
+    assert list(rows)[:: len(rows) - 1] == ["pipeline", "data_prep"]
+    for module in PIPELINE:
+        room, _, rest = module.partition(".")
+        named = re.findall(r"`([\w/]+)`", rows.get(room, rows["pipeline"]))
+        assert (rest or room).split(".")[0] in {name.rstrip("/") for name in named}, module
 
 
 @every_page
