@@ -9,7 +9,6 @@ from safetensors.torch import load_file, save_file
 from data_prep.files import sha256_file
 from pipeline.families.hf import build_model, load_state
 from pipeline.families.shape import EncoderShape
-from pipeline.reports import plots
 from pipeline.runs.run import Run
 from pipeline.stages.setup import build_data, build_engine, build_plan, tracker_for
 from pipeline.tickets.surgery import slice_state
@@ -18,6 +17,7 @@ from pipeline.training.checkpoint import Checkpoints
 from pipeline.training.loop import train
 from pipeline.training.metrics import Metrics
 from pipeline.training.ranks import Ranks
+from pipeline.training.tracking import NoTracker
 
 WEIGHTS = "weights.safetensors"
 FINAL, MOMENTS = "final.safetensors", "moments.safetensors"
@@ -61,7 +61,10 @@ def pretrain(run: Run, ranks: Ranks) -> dict[str, Any]:
     plan = build_plan(run, shape, ranks, recipe.pretrain.steps, first_step)
     checkpoints = Checkpoints(folder / "checkpoints", recipe.checkpoint.keep)
     tracker = tracker_for(run, "pretrain", folder, ranks)
-    if ticket:
+    if ticket and not isinstance(tracker, NoTracker):
+        # Imported here: matplotlib takes a second, on ranks and in runs that show nothing too.
+        from pipeline.reports import plots
+
         tracker.picture("kept heads", plots.kept_heads(ticket), step=first_step)
         tracker.picture("kept neurons", plots.kept_neurons(ticket), step=first_step)
     with Metrics(folder, "pretrain", plan.total_steps, tracker, ranks.is_main) as metrics:

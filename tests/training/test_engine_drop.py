@@ -1,7 +1,6 @@
 """Layer dropping under DeepSpeed for real: two ranks, ZeRO 1 to 3, against plain PyTorch; and what hangs without it."""
 
 import json
-import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -69,13 +68,11 @@ CASES = [
     case(1, growing=True),
     case(3, growing=True, recompute=True),
 ]
-if shutil.which("g++") or shutil.which("clang++"):  # DeepSpeed compiles its CPU Adam
-    CASES += [case(1, offload=True), case(2, offload=True), case(3, offload=True), case(2, unit="sample", offload=True)]
-    CASES += [case(2, growing=True, offload=True)]
+CASES += [case(1, offload=True), case(2, offload=True), case(3, offload=True), case(2, unit="sample", offload=True)]
+CASES += [case(2, growing=True, offload=True)]
 MUON = [case(stage, optimizer="muon", touch=touch) for stage in (1, 2) for touch in (False, True)]
 MUON += [case(3, optimizer="muon")]
-if any(case["offload"] for case in CASES):
-    MUON += [case(stage, optimizer="muon", offload=True) for stage in (2, 3)]
+MUON += [case(stage, optimizer="muon", offload=True) for stage in (2, 3)]
 
 
 @pytest.fixture(scope="module")
@@ -95,11 +92,6 @@ def test_two_ranks_train_what_one_process_does(index: int, reports: list[dict[st
     tolerance = 1e-4 if CASES[index]["precision"] == "fp32" else 0.03
     assert reports[index]["losses"] == pytest.approx(losses, rel=tolerance)
     assert reports[index]["sums"] == pytest.approx(sums, rel=10 * tolerance)
-
-
-def test_offloading_was_among_the_cases() -> None:
-    if not any(case["offload"] for case in CASES):
-        pytest.skip("left out: offloading the optimiser needs a C++ compiler, and there is none")
 
 
 @pytest.mark.parametrize("stage", [1, 2])
