@@ -213,6 +213,44 @@ def test_unsettled_and_fixed_draws(tmp_path: Path) -> None:
     assert "The ticket was drawn at the fixed step 10" in page_of(fixed).text
 
 
+def test_only_finetunings_that_differ_in_the_seed_alone_are_averaged(tmp_path: Path) -> None:
+    run, other = make_run(tmp_path, "own"), make_run(tmp_path, "other")
+    foreign = tmp_path / "bert"
+    for seed, (accuracy, changes) in enumerate(
+        [
+            (80.0, {}), (82.0, {}), (60.0, {"model": foreign}), (70.0, {"lr": 5e-5}), (74.0, {"lr": 5e-5}),
+            (50.0, {"train_rows": "others"}),
+        ]
+    ):  # fmt: skip
+        add_finetuning(run, "SST-2", seed, {"accuracy": accuracy}, **changes)
+    add_finetuning(other, "SST-2", 0, {"accuracy": 81.0})
+    add_finetuning(other, "SST-2", 1, {"accuracy": 62.0}, model=foreign)
+    rows = finetuning_table([read_run(run), read_run(other)])
+    nothing = ("\N{EN DASH}", "")
+    spread = "\N{PLUS-MINUS SIGN}"
+    assert {(row["model"], row["settings"].partition(", data")[0]): row["cells"] for row in rows[:3]} == {
+        ("the run's model", "lr 0.0001"): [("81.00", f"{spread} 1.41, 2 seeds"), ("81.00", "1 seed")],
+        (str(foreign), "lr 0.0001"): [("60.00", "1 seed"), ("62.00", "1 seed")],
+        ("the run's model", "lr 5e-05"): [("72.00", f"{spread} 2.83, 2 seeds"), nothing],
+    }
+    assert rows[3]["cells"] == [("50.00", "1 seed"), nothing]
+    assert rows[3]["settings"].partition(", data")[0] == "lr 0.0001"
+    assert rows[3]["settings"] != rows[0]["settings"]
+    text = page_of(run, other).text
+    assert f"SST-2 {foreign} lr 0.0001, data" in text
+
+
+def test_a_model_that_was_exported_again_is_another_model(tmp_path: Path) -> None:
+    run = make_run(tmp_path, "run")
+    add_finetuning(run, "RTE", 0, {"accuracy": 50.0})
+    (run / "model" / "model.safetensors").write_text("exported again")
+    add_finetuning(run, "RTE", 1, {"accuracy": 60.0})
+    assert [(row["model"], row["settings"], row["cells"][0][0]) for row in finetuning_table([read_run(run)])] == [
+        (str(run / "model"), "", "50.00"),
+        ("the run's model", "", "60.00"),
+    ]
+
+
 def _cut_off(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-20])
 
@@ -233,6 +271,7 @@ def _cut_off(path: Path) -> None:
         ("pretrain/metrics.jsonl", lambda path: write_rows(path, [drop_row(9, -1, 3, 3, 0)]), "1 line(s) could not be"),
         ("finetune/SST-2/seed-0/metrics.json", lambda path: path.write_text("[]"), 'holds no "metrics"'),
         ("finetune/SST-2/seed-0/metrics.json", _cut_off, "not valid JSON"),
+        ("finetune/SST-2/seed-0/manifest.json", Path.unlink, "no manifest beside it says what it was made from"),
     ],
 )
 def test_damage_is_said_not_raised(
