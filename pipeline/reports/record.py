@@ -137,6 +137,13 @@ class RunRecord:
         return self.recipe.search.enabled if self.recipe else self.ticket is not None
 
     @property
+    def draw_rule(self) -> str | None:
+        """`search.draw` of the recipe, else as the ticket remembers it."""
+        if self.recipe:
+            return self.recipe.search.draw
+        return self.ticket.provenance.get("search_settings", {}).get("draw") if self.ticket else None
+
+    @property
     def drops_layers(self) -> bool:
         """Whether layers are dropped in any stage, or will be."""
         asked = self.recipe is not None and self.recipe.layer_drop.enabled

@@ -210,7 +210,17 @@ def test_unsettled_and_fixed_draws(tmp_path: Path) -> None:
     late = {"max_steps": 10, "guard_steps": 5, "every_steps": 5}
     assert "The masks had not settled after step 10" in page_of(make_run(tmp_path, "a", {"search": late})).text
     fixed = make_run(tmp_path, "b", {"search": late | {"draw": "fixed"}})
-    assert "The ticket was drawn at the fixed step 10" in page_of(fixed).text
+    text = page_of(fixed).text
+    assert "The ticket was drawn at the fixed step 10" in text
+    assert "drawn at a fixed step, whatever the distances are" in text
+    assert not re.search(r"(had not|masks) settled", text)
+    assert "too early to draw" not in text
+
+
+def test_a_fixed_draw_is_told_as_one_where_the_masks_had_settled_long_before(tmp_path: Path) -> None:
+    run = make_run(tmp_path, "a", {"search": {"max_steps": 200, "guard_steps": 40, "every_steps": 5, "draw": "fixed"}})
+    assert Ticket.read(run / "ticket.json").settled
+    assert "The ticket was drawn at the fixed step 200" in page_of(run).text
 
 
 def test_only_finetunings_that_differ_in_the_seed_alone_are_averaged(tmp_path: Path) -> None:
