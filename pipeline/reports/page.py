@@ -36,6 +36,7 @@ from pipeline.reports.tables import (
     finetuning_table,
     flops_saved,
     forward_flops,
+    incomparable_losses,
     mean_depth,
     of_layers,
     parameters,
@@ -90,6 +91,7 @@ def build_report(run_folders: list[Path], out: Path) -> None:
         dropping=_dropping(runs),
         training=_training(runs),
         comparison=comparison_table(runs) if len(runs) > 1 else [],
+        incomparable=incomparable_losses(runs),
         finetuning=finetuning_table(runs),
         recipe=recipe_tables(runs),
         engine=json.dumps(main.engine, indent=2),
@@ -160,6 +162,7 @@ def _against(main: RunRecord, others: Sequence[RunRecord]) -> list[str]:
         if tokens is not None:
             a, b = (run.losses().validation_at(tokens) for run in (main, other))
             sentence += f"; after {short(tokens)} tokens of pre-training the validation loss is {a:.3f} against {b:.3f}"
+            sentence += ", which do not compare, as said below" if incomparable_losses([main, other]) else ""
         sentences.append(sentence + ".")
     return sentences
 

@@ -12,6 +12,8 @@ from pipeline.families.shape import EncoderShape
 from pipeline.reports.record import Finetuned, RunRecord, StageRecord, flat_values
 
 NOTHING = "\N{EN DASH}"
+# What is predicted, on which rows: of recipes that differ here, losses are of different tasks.
+_DECIDE_LOSS = ("objective.", "corpus.", "evaluation.rows")
 STAGES = {"search": "search", "pretrain": "pre-training"}
 
 
@@ -320,6 +322,23 @@ def recipe_tables(runs: Sequence[RunRecord]) -> dict[str, Any]:
         "main": {key: values[0] for key, values in values_of.items() if key in flat[0]},
         "differing": {key: values for key, values in values_of.items() if len(set(values)) > 1},
     }
+
+
+def incomparable_losses(runs: Sequence[RunRecord]) -> str | None:
+    """Why losses of these runs do not compare, a sentence; None where they are of the same task on the same rows."""
+    known = [run for run in runs if run.recipe]
+    differing = {
+        key: values
+        for key, values in recipe_tables(known)["differing"].items()
+        if key.startswith(_DECIDE_LOSS) and key != "corpus.verify"
+    }
+    if not differing:
+        return None
+    told = [
+        f"{key} is {', '.join(f'{value} in {run.name}' for run, value in zip(known, values, strict=True))}"
+        for key, values in differing.items()
+    ]
+    return f"Losses of these runs do not compare, nor do their changes in percent: {'; '.join(told)}."
 
 
 def provenance_table(run: RunRecord) -> dict[str, Any]:

@@ -261,6 +261,23 @@ def test_a_model_that_was_exported_again_is_another_model(tmp_path: Path) -> Non
     ]
 
 
+def test_losses_of_other_tasks_are_not_compared_without_a_word(tmp_path: Path) -> None:
+    dense: dict[str, Any] = {"search": {"enabled": False}}
+    objective = {"objective": {"mask_rate": 0.15, "mask_unit": "word"}}
+    one, same = make_run(tmp_path, "one", dense), make_run(tmp_path, "same", dense | {"batch": {"global_rows": 64}})
+    other = make_run(tmp_path, "other", dense | objective)
+    assert "not compare" not in page_of(one, same).text
+    text = page_of(one, other).text
+    told = (
+        "Losses of these runs do not compare, nor do their changes in percent: objective.mask_rate is 0.3 in one, "
+        '0.15 in other; objective.mask_unit is "token" in one, "word" in other.'
+    )
+    assert text.count(told) == 2
+    assert re.search(r"validation loss is [\d.]+ against [\d.]+, which do not compare, as said below\.", text)
+    rows = make_run(tmp_path, "rows", dense | {"evaluation": {"every_steps": 300, "rows": 64}})
+    assert "evaluation.rows is 512 in one, 64 in rows" in page_of(one, rows).text
+
+
 def _cut_off(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-20])
 
