@@ -151,10 +151,13 @@ class RunRecord:
 
     @property
     def dense_shape(self) -> EncoderShape | None:
-        """The encoder before the cut; while there are no shards, with as large a vocabulary as the recipe asks."""
+        """The encoder before the cut; while there are no shards, with as large a vocabulary as the recipe asks.
+
+        None while nothing says how large a vocabulary that is loaded will be.
+        """
         if self.ticket:
             return self.ticket.dense_shape
-        if self.recipe is None:
+        if self.recipe is None or (self.recipe.corpus.tokenizer and self.vocab_size is None):
             return None
         return self.recipe.dense_shape(self.vocab_size or self.recipe.corpus.vocab_size, 0)
 

@@ -30,6 +30,7 @@ from pipeline.reports.tables import (
     dropping_table,
     finetuning_table,
     mean_depth,
+    parameters,
     ticket_kept,
 )
 from pipeline.tickets.settle import mask_distance
@@ -276,6 +277,14 @@ def test_losses_of_other_tasks_are_not_compared_without_a_word(tmp_path: Path) -
     assert re.search(r"validation loss is [\d.]+ against [\d.]+, which do not compare, as said below\.", text)
     rows = make_run(tmp_path, "rows", dense | {"evaluation": {"every_steps": 300, "rows": 64}})
     assert "evaluation.rows is 512 in one, 64 in rows" in page_of(one, rows).text
+
+
+def test_parameters_are_not_told_while_the_size_of_a_loaded_vocabulary_is_unknown(tmp_path: Path) -> None:
+    loads = {"corpus": {"name": "tiny", "tokenizer": "bert.txt"}, "search": {"enabled": False}}
+    run = read_run(make_run(tmp_path, "run", loads, ("ingest",)))
+    assert run.dense_shape is None
+    assert parameters(run) is None
+    page_of(run.folder.root)
 
 
 def _cut_off(path: Path) -> None:
