@@ -53,7 +53,7 @@ def documented_defaults() -> dict[str, str]:
 def read_default(text: str) -> Any:
     if text == "unset":
         return None
-    return float(Fraction(text)) if re.fullmatch(r"\d+/\d+", text) else tomllib.loads(f"value = {text}")["value"]
+    return tomllib.loads(f"value = {text}")["value"]
 
 
 def heading_anchors(page: Path) -> set[str]:
@@ -109,9 +109,28 @@ def test_every_key_of_a_source_is_documented() -> None:
 def test_every_recipe_key_is_documented_with_its_default() -> None:
     documented, defaults = documented_defaults(), recipe_defaults()
     assert documented.keys() == defaults.keys()
+    ratios = {key for key, text in documented.items() if re.fullmatch(r'"\d+/\d+"', text)}
+    assert ratios == {"ticket.heads"}
     for key, text in documented.items():
         value = read_default(text)
+        if key in ratios:
+            value = float(Fraction(value))
         assert (tuple(value) if isinstance(defaults[key], tuple) else value) == defaults[key], key
+
+
+def test_every_default_can_be_written_as_it_is_documented() -> None:
+    written = "\n".join(f"{key} = {text}" for key, text in documented_defaults().items() if text != "unset")
+    assert parse_recipe(tomllib.loads(written), origin="docs/recipes.md") == Recipe()
+
+
+def test_what_is_documented_as_a_fraction_is_taken_as_text_too() -> None:
+    text = (REPOSITORY / "docs" / "recipes.md").read_text(encoding="utf-8")
+    keys = re.findall(r"^\| `(\w+)\.(\w+)` \| fraction \|", text, re.M)
+    assert len(keys) > 15
+    for section, key in keys:
+        enabled = {"enabled": True, "time": "constant"} if section == "layer_drop" else {}
+        values = {section: {key: "1/10", **enabled}}
+        assert getattr(getattr(parse_recipe(values, origin="test"), section), key) == 1 / 10
 
 
 @every_page
