@@ -14,8 +14,8 @@ from pipeline.__main__ import build_parser
 from pipeline.layer_drop.old_block import KEYS as OLD_LAYER_DROP_KEYS
 from pipeline.layer_drop.old_block import OLD_LAYER_DROP
 from pipeline.recipes import engine_config
-from pipeline.recipes.recipe import Recipe, parse_recipe
-from pipeline.recipes.sections import Source
+from pipeline.recipes.recipe import Recipe, load_recipe, parse_recipe
+from pipeline.recipes.sections import Model, Source
 from tests.test_imports import PIPELINE, ROOMS
 
 REPOSITORY = Path(__file__).parent.parent
@@ -131,6 +131,25 @@ def test_what_is_documented_as_a_fraction_is_taken_as_text_too() -> None:
         enabled = {"enabled": True, "time": "constant"} if section == "layer_drop" else {}
         values = {section: {key: "1/10", **enabled}}
         assert getattr(getattr(parse_recipe(values, origin="test"), section), key) == 1 / 10
+
+
+def test_shapes_that_are_named_are_written_down() -> None:
+    places = [
+        REPOSITORY / "RESULTS.md",
+        *REPOSITORY.glob("pipeline/recipes/*.toml"),
+        *REPOSITORY.glob("benchmarks/*.toml"),
+    ]
+    named = {name for path in places for name in re.findall(r"`(\w+)` shape", path.read_text(encoding="utf-8"))}
+    text = " ".join((REPOSITORY / "docs" / "recipes.md").read_text(encoding="utf-8").split())
+    told = {
+        found[0]: tuple(int(number) for number in found[1:])
+        for found in re.findall(
+            r"the `(\w+)` shape: (\d+) layers of hidden size (\d+), with (\d+) heads and (\d+) FFN neurons", text
+        )
+    }
+    assert named == told.keys() == {"micro"}
+    for model in (Model(), load_recipe("mini").model):
+        assert told["micro"] == (model.layers, model.hidden_size, model.heads, model.ffn)
 
 
 @every_page
