@@ -152,6 +152,20 @@ def test_shapes_that_are_named_are_written_down() -> None:
         assert told["micro"] == (model.layers, model.hidden_size, model.heads, model.ffn)
 
 
+def test_the_glossary_has_the_terms_and_is_linked_from_the_readme() -> None:
+    text = (REPOSITORY / "docs" / "concepts.md").read_text(encoding="utf-8")
+    glossary = text[text.index("## Glossary") :]
+    told = {word for row in re.findall(r"^\| ([^|]+) \| [^|]{20,} \|$", glossary, re.M) for word in row.split(", ")}
+    assert told >= {
+        "attention head", "FFN neuron", "ticket", "settling", "rewind", "drawing a ticket", "random draw", "gate",
+        "score", "micro-batch", "row", "piece", "observation", "waiting layer",
+    }  # fmt: skip
+    readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    assert "](docs/concepts.md#glossary)" in readme
+    scope = readme[readme.index("## What is there, and what is not") :]
+    assert re.search(r"\| missing \| .*tickets in fine-tuning", scope)
+
+
 @every_page
 def test_named_recipe_keys_exist(page: Path) -> None:
     known = recipe_defaults()
