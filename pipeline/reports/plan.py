@@ -196,7 +196,7 @@ def _search_words(recipe: Recipe) -> list[str]:
     if recipe.layer_drop.enabled:
         during = recipe.layer_drop.during_search
         words += ", whole layers dropped with one draw a step" if during else ", no layers dropped"
-    below = " and all figures below" if recipe.layer_drop.enabled else ""
+    below = ", and the FLOPs below," if recipe.layer_drop.enabled else ""
     lines = [words, f"  parameters{below} are the dense model's; those of the slim one depend on its ticket"]
     if recipe.pretrain.rewind == "inherit":
         anew = recipe.layer_drop.enabled and recipe.layer_drop.after_search == "restart"

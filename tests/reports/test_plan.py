@@ -130,7 +130,7 @@ def test_a_search_is_announced() -> None:
     words = [line for line in lines_of() if line.startswith(("search", "  "))]
     assert words[0] == "search: at most 240 steps"
     assert words[1] == "  parameters are the dense model's; those of the slim one depend on its ticket"
-    assert "  parameters and all figures below are the dense model's" in "\n".join(lines_of(ON))
+    assert "  parameters, and the FLOPs below, are the dense model's" in "\n".join(lines_of(ON))
     assert not any("below" in line for line in lines_of())
     assert line_of("search", "search.draw=fixed") == "search: exactly 240 steps"
     assert line_of("search", ON).endswith("no layers dropped")
