@@ -5,7 +5,9 @@ import io
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
+from typing import TextIO, cast
 
 from data_prep.buckets import Cleaning
 from data_prep.cleaning.filters import Rules
@@ -15,6 +17,7 @@ from data_prep.errors import UserError, refusal
 from data_prep.ingest import ingest
 from data_prep.preview import preview
 from data_prep.raw.sources import parse_source
+from data_prep.recipe_keys import InRecipeKeys
 from data_prep.rows.masking import MaskRules
 from data_prep.rows.pack import PACKINGS
 from data_prep.stats.command import stats
@@ -28,6 +31,9 @@ from data_prep.write_shards import shard
 def build_parser() -> argparse.ArgumentParser:
     """The argument parser of all commands."""
     parser = argparse.ArgumentParser(prog="python -m data_prep", description="raw text to hashed, tokenised shards")
+    parser.add_argument(
+        "--recipe-keys", action="store_true", help="messages name keys of the recipe, as for python -m pipeline"
+    )
     commands = parser.add_subparsers(dest="command", required=True)
 
     command = commands.add_parser("ingest", help="raw sources to clean documents, split into train and val")
@@ -135,6 +141,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         # Names of files may hold what the terminal's encoding does not have.
         sys.stdout.reconfigure(errors="backslashreplace")
+    if not args.recipe_keys:
+        return _run(args)
+    said, warned = (cast(TextIO, InRecipeKeys(stream)) for stream in (sys.stdout, sys.stderr))
+    with redirect_stdout(said), redirect_stderr(warned):
+        return _run(args)
+
+
+def _run(args: argparse.Namespace) -> int:
     corpus = Corpus(Path(args.corpus))
     try:
         _check_name(args.corpus)

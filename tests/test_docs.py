@@ -14,8 +14,8 @@ from pipeline.__main__ import build_parser
 from pipeline.layer_drop.old_block import KEYS as OLD_LAYER_DROP_KEYS
 from pipeline.layer_drop.old_block import OLD_LAYER_DROP
 from pipeline.recipes import engine_config
-from pipeline.recipes.recipe import Recipe, parse_recipe
-from pipeline.recipes.sections import Source
+from pipeline.recipes.recipe import Recipe, load_recipe, parse_recipe
+from pipeline.recipes.sections import Model, Source
 from tests.test_imports import PIPELINE, ROOMS
 
 REPOSITORY = Path(__file__).parent.parent
@@ -53,7 +53,7 @@ def documented_defaults() -> dict[str, str]:
 def read_default(text: str) -> Any:
     if text == "unset":
         return None
-    return float(Fraction(text)) if re.fullmatch(r"\d+/\d+", text) else tomllib.loads(f"value = {text}")["value"]
+    return tomllib.loads(f"value = {text}")["value"]
 
 
 def heading_anchors(page: Path) -> set[str]:
@@ -109,9 +109,61 @@ def test_every_key_of_a_source_is_documented() -> None:
 def test_every_recipe_key_is_documented_with_its_default() -> None:
     documented, defaults = documented_defaults(), recipe_defaults()
     assert documented.keys() == defaults.keys()
+    ratios = {key for key, text in documented.items() if re.fullmatch(r'"\d+/\d+"', text)}
+    assert ratios == {"ticket.heads"}
     for key, text in documented.items():
         value = read_default(text)
+        if key in ratios:
+            value = float(Fraction(value))
         assert (tuple(value) if isinstance(defaults[key], tuple) else value) == defaults[key], key
+
+
+def test_every_default_can_be_written_as_it_is_documented() -> None:
+    written = "\n".join(f"{key} = {text}" for key, text in documented_defaults().items() if text != "unset")
+    assert parse_recipe(tomllib.loads(written), origin="docs/recipes.md") == Recipe()
+
+
+def test_what_is_documented_as_a_fraction_is_taken_as_text_too() -> None:
+    text = (REPOSITORY / "docs" / "recipes.md").read_text(encoding="utf-8")
+    keys = re.findall(r"^\| `(\w+)\.(\w+)` \| fraction \|", text, re.M)
+    assert len(keys) > 15
+    for section, key in keys:
+        enabled = {"enabled": True, "time": "constant"} if section == "layer_drop" else {}
+        values = {section: {key: "1/10", **enabled}}
+        assert getattr(getattr(parse_recipe(values, origin="test"), section), key) == 1 / 10
+
+
+def test_shapes_that_are_named_are_written_down() -> None:
+    places = [
+        REPOSITORY / "RESULTS.md",
+        *REPOSITORY.glob("pipeline/recipes/*.toml"),
+        *REPOSITORY.glob("benchmarks/*.toml"),
+    ]
+    named = {name for path in places for name in re.findall(r"`(\w+)` shape", path.read_text(encoding="utf-8"))}
+    text = " ".join((REPOSITORY / "docs" / "recipes.md").read_text(encoding="utf-8").split())
+    told = {
+        found[0]: tuple(int(number) for number in found[1:])
+        for found in re.findall(
+            r"the `(\w+)` shape: (\d+) layers of hidden size (\d+), with (\d+) heads and (\d+) FFN neurons", text
+        )
+    }
+    assert named == told.keys() == {"micro"}
+    for model in (Model(), load_recipe("mini").model):
+        assert told["micro"] == (model.layers, model.hidden_size, model.heads, model.ffn)
+
+
+def test_the_glossary_has_the_terms_and_is_linked_from_the_readme() -> None:
+    text = (REPOSITORY / "docs" / "concepts.md").read_text(encoding="utf-8")
+    glossary = text[text.index("## Glossary") :]
+    told = {word for row in re.findall(r"^\| ([^|]+) \| [^|]{20,} \|$", glossary, re.M) for word in row.split(", ")}
+    assert told >= {
+        "attention head", "FFN neuron", "ticket", "settling", "rewind", "drawing a ticket", "random draw", "gate",
+        "score", "micro-batch", "row", "piece", "observation", "waiting layer",
+    }  # fmt: skip
+    readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    assert "](docs/concepts.md#glossary)" in readme
+    scope = readme[readme.index("## What is there, and what is not") :]
+    assert re.search(r"\| missing \| .*tickets in fine-tuning", scope)
 
 
 @every_page

@@ -16,7 +16,7 @@ ROOMS = [
 # What pipeline takes from data_prep: its ground floor, which everybody may stand on, and by room the rest.
 GROUND = {"errors", "files", "manifest"}
 FROM_DATA_PREP = {
-    "reports": {"corpus", "formatting", "plots"},
+    "reports": {"corpus", "formatting", "plots", "tokenization.sizes"},
     "objectives": {"rows.shards", "rows.masking", "rows.sentence_pairs"},
     "training": {"rows.masking"},
     "runs": {"corpus"},

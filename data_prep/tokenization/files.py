@@ -85,13 +85,13 @@ def load_vocabulary(path: Path, cased: bool | None = None, strip_accents: bool |
     is none of these, whose entries, ids, merges, special tokens or template cannot be used, or that contradicts what
     is said of it.
     """
-    path = _file_of(path)
+    path = file_of(path)
     wanted = _Wanted(cased, strip_accents)
-    text = _read_text(path)
+    text = read_text(path)
     if not text.lstrip().startswith("{"):
         loaded = _vocab_txt(text, path, wanted)
     else:
-        content = _read_json(text, path)
+        content = read_json(text, path)
         if isinstance(content.get("model"), dict):
             loaded = _tokenizer_json(text, content["model"], path)
         elif any(isinstance(value, int) for value in content.values()):
@@ -102,7 +102,7 @@ def load_vocabulary(path: Path, cased: bool | None = None, strip_accents: bool |
     return loaded
 
 
-def _file_of(path: Path) -> Path:
+def file_of(path: Path) -> Path:
     if path.is_file():
         return path
     if not path.is_dir():
@@ -114,7 +114,7 @@ def _file_of(path: Path) -> Path:
     raise UserError(f"{path} has no tokenizer.json, vocab.json or vocab.txt; name the file itself")
 
 
-def _read_text(path: Path) -> str:
+def read_text(path: Path) -> str:
     size = path.stat().st_size
     if size > MAX_FILE_BYTES:
         raise UserError(f"{path} has {size:,} bytes, a vocabulary at most {MAX_FILE_BYTES:,}; {WANTED}")
@@ -124,7 +124,7 @@ def _read_text(path: Path) -> str:
         raise UserError(f"{path} is not UTF-8 (byte offset {error.start}); {WANTED}") from error
 
 
-def _read_json(text: str, path: Path) -> dict[str, Any]:
+def read_json(text: str, path: Path) -> dict[str, Any]:
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         check_repeats((key for key, _ in pairs), path)
         return dict(pairs)
@@ -286,7 +286,7 @@ def _merges_beside(path: Path) -> Path:
 
 
 def _read_merges(path: Path) -> Iterator[tuple[str, str]]:
-    lines = _read_text(path).removesuffix("\n").split("\n")
+    lines = read_text(path).removesuffix("\n").split("\n")
     for number, line in enumerate(lines, start=1):
         if not (number == 1 and line.startswith("#version")):
             yield f"line {number}", line.removesuffix("\r")

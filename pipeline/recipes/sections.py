@@ -1,12 +1,21 @@
 """The sections of a recipe, each with its defaults and its own rules. Knows nothing of files or of other sections."""
 
-from typing import Annotated, Literal, Self
+import re
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from pipeline.layer_drop.schedule import DepthKind, Scaling, TimeKind, Unit, schedule_problems
 
-Fraction = Annotated[float, Field(ge=0, le=1)]
+
+def _read_ratio(value: Any) -> Any:
+    """ "1/3" as the number it means; TOML has no way to write it."""
+    found = re.fullmatch(r"(\d+)/(\d+)", value.replace(" ", "")) if isinstance(value, str) else None
+    return int(found[1]) / int(found[2]) if found and int(found[2]) else value
+
+
+Share = Annotated[float, BeforeValidator(_read_ratio)]
+Fraction = Annotated[Share, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
 Rate = Annotated[float, Field(gt=0)]
 
@@ -66,7 +75,7 @@ class Corpus(Section):
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] = "sample"
     sources: list[str | Source] = []
-    val_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.01
+    val_fraction: Annotated[Share, Field(gt=0, lt=1)] = 0.01
     min_characters: Annotated[int, Field(ge=0)] = 100
     filters: Literal["default", "none"] = "default"
     language: str | None = None
@@ -81,7 +90,7 @@ class Corpus(Section):
     packing: Literal["documents", "sentences", "pairs"] = "documents"
     row_length: Annotated[int, Field(ge=16, le=8192)] = 64
     long_row_length: Annotated[int, Field(ge=16, le=8192)] | None = None
-    long_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    long_fraction: Annotated[Share, Field(gt=0, lt=1)] = 0.1
     verify: Literal["full", "size"] = "full"
 
     @model_validator(mode="after")
@@ -120,8 +129,8 @@ class Model(Section):
     ffn: Count = 512
     norm: Literal["pre", "post"] = "pre"
     positions: Literal["absolute", "rotary"] = "absolute"
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    attention_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    dropout: Annotated[Share, Field(ge=0, lt=1)] = 0.0
+    attention_dropout: Annotated[Share, Field(ge=0, lt=1)] = 0.0
     layer_norm_eps: Rate = 1e-12
     initializer_range: Rate = 0.02
     token_types: Annotated[int, Field(ge=0)] = 0
@@ -148,7 +157,7 @@ class Objective(Section):
     next sentence, or ALBERT's sentence order.
     """
 
-    mask_rate: Annotated[float, Field(gt=0, lt=1)] = 0.3
+    mask_rate: Annotated[Share, Field(gt=0, lt=1)] = 0.3
     mask_unit: Literal["token", "word", "span"] = "token"
     mask_token: Fraction = 0.8
     random_token: Fraction = 0.1
@@ -195,7 +204,7 @@ class Optimizer(Section):
 class Schedule(Section):
     """Learning rate over the run: linear warm-up, then decay to `final_fraction` of the peak."""
 
-    warmup_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.02
+    warmup_fraction: Annotated[Share, Field(ge=0, lt=1)] = 0.02
     decay: Literal["linear", "cosine", "constant"] = "linear"
     final_fraction: Fraction = 0.0
 
@@ -216,7 +225,7 @@ class Search(Section):
     queue: Annotated[int, Field(ge=2)] = 5
     threshold: Fraction = 0.1
     on_unsettled: Literal["draw", "stop"] = "draw"
-    decay: Annotated[float, Field(gt=0, lt=1)] | None = None
+    decay: Annotated[Share, Field(gt=0, lt=1)] | None = None
     l1_penalty: Annotated[float, Field(ge=0)] = 1e-4
     l1_lr: Rate = 1e-3
 
@@ -230,13 +239,13 @@ class Search(Section):
 class TicketBudget(Section):
     """How much is cut. `heads` and `neurons` are the fractions removed; `flops` instead is a budget to keep."""
 
-    heads: Annotated[float, Field(ge=0, lt=1)] = 1 / 3
-    neurons: Annotated[float, Field(ge=0, lt=1)] = 0.3
+    heads: Annotated[Share, Field(ge=0, lt=1)] = 1 / 3
+    neurons: Annotated[Share, Field(ge=0, lt=1)] = 0.3
     head_scope: Literal["layer", "global"] = "layer"
     neuron_scope: Literal["layer", "global"] = "global"
     min_heads: Count = 1
     neuron_block: Count = 8
-    flops: Annotated[float, Field(gt=0, le=1)] | None = None
+    flops: Annotated[Share, Field(gt=0, le=1)] | None = None
 
 
 class Pretrain(Section):
@@ -262,8 +271,8 @@ class LayerDropping(Section):
     theta: float | None = None
     gamma: float | None = None
     stages: tuple[float, ...] = ()
-    dense_start: float = 0.0
-    dense_end: float = 0.0
+    dense_start: Share = 0.0
+    dense_end: Share = 0.0
     scaling: Scaling = "block"
     during_search: bool = False
     after_search: Literal["continue", "restart"] = "continue"
@@ -304,6 +313,6 @@ class Finetune(Section):
     rows: Count = 32
     lr: Rate = 1e-4
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
-    warmup_fraction: Annotated[float, Field(ge=0, lt=1)] = 0.06
+    warmup_fraction: Annotated[Share, Field(ge=0, lt=1)] = 0.06
     max_length: Annotated[int, Field(ge=16)] = 128
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    dropout: Annotated[Share, Field(ge=0, lt=1)] = 0.1

@@ -36,6 +36,7 @@ from pipeline.reports.tables import (
     finetuning_table,
     flops_saved,
     forward_flops,
+    incomparable_losses,
     mean_depth,
     of_layers,
     parameters,
@@ -90,6 +91,7 @@ def build_report(run_folders: list[Path], out: Path) -> None:
         dropping=_dropping(runs),
         training=_training(runs),
         comparison=comparison_table(runs) if len(runs) > 1 else [],
+        incomparable=incomparable_losses(runs),
         finetuning=finetuning_table(runs),
         recipe=recipe_tables(runs),
         engine=json.dumps(main.engine, indent=2),
@@ -125,10 +127,10 @@ def _found(run: RunRecord) -> str:
         f"{sum(x.heads for x in slim):,} of {sum(x.heads for x in dense):,} attention heads and "
         f"{sum(x.ffn for x in slim):,} of {sum(x.ffn for x in dense):,} feed-forward neurons stay."
     )
+    if run.draw_rule == "fixed":
+        return f"The ticket was drawn at the fixed step {ticket.step:,}: {kept}"
     if ticket.settled:
         return f"The masks settled after step {ticket.step:,}: {kept}"
-    if run.recipe and run.recipe.search.draw == "fixed":
-        return f"The ticket was drawn at the fixed step {ticket.step:,}: {kept}"
     return f"The masks had not settled after step {ticket.step:,}, the ticket was drawn there all the same: {kept}"
 
 
@@ -160,6 +162,7 @@ def _against(main: RunRecord, others: Sequence[RunRecord]) -> list[str]:
         if tokens is not None:
             a, b = (run.losses().validation_at(tokens) for run in (main, other))
             sentence += f"; after {short(tokens)} tokens of pre-training the validation loss is {a:.3f} against {b:.3f}"
+            sentence += ", which do not compare, as said below" if incomparable_losses([main, other]) else ""
         sentences.append(sentence + ".")
     return sentences
 
@@ -245,7 +248,7 @@ def _ticket(run: RunRecord) -> dict[str, Any] | None:
 def _settling(run: RunRecord) -> dict[str, Any]:
     """Curves and heat map of the mask distances, or the words for why there are none."""
     if not run.has_search:
-        return {"curves": None, "map": None, "words": ["A dense run has no search."]}
+        return {"curves": None, "map": None, "rule": None, "words": ["A dense run has no search."]}
     words, curves, heat_map = [], None, None
     draw_step = run.ticket.step if run.ticket else None
     rows = run.rows.get("search", {}).get("distance", [])
@@ -258,7 +261,7 @@ def _settling(run: RunRecord) -> dict[str, Any]:
             {group: [row.get(group) for row in rows] for group in GROUPS},
             {group: [max(row.get(f"{group}_queue") or [None]) for row in rows] for group in GROUPS},
             search.threshold,
-            search.guard_steps,
+            search.guard_steps if search.draw == "settle" else 0,
             draw_step,
         )
         curves = svg_of(figure, "curves", "Mask distances of heads and neurons over steps, with the threshold")
@@ -278,7 +281,7 @@ def _settling(run: RunRecord) -> dict[str, Any]:
         words.append("No scores have been recorded, so that masks cannot be compared with each other.")
     if not run.stages["search"].done:
         words.append("The search has not finished.")
-    return {"curves": curves, "map": heat_map, "words": words}
+    return {"curves": curves, "map": heat_map, "rule": run.draw_rule, "words": words}
 
 
 # Layer dropping

@@ -1,5 +1,7 @@
 """Command `plan`: what a recipe will do, said and drawn before it is run. Needs no corpus and no torch.
 
+Of a vocabulary that is to be loaded it reads the size, where its files are here.
+
 Draws, depth and FLOPs are those of the run itself: `pipeline.layer_drop.schedule` and `pipeline.training.costs`.
 """
 
@@ -36,8 +38,8 @@ _CURVE_POINTS, _DOTS_PER_INCH = 1000, 160
 class Outlook:
     """A recipe's dense model and its steps on so many ranks.
 
-    `shape` has one vocabulary entry where the recipe does not know how many there will be; then `costs` are those of
-    the layers alone. `drop` and `costs` are None without layer dropping.
+    `shape` has one vocabulary entry where nothing here says how many there will be; then `costs` are those of the
+    layers alone. `drop` and `costs` are None without layer dropping.
     """
 
     name: str
@@ -49,11 +51,7 @@ class Outlook:
     shape: EncoderShape
     drop: LayerDrop | None
     costs: StepCosts | None
-
-    @property
-    def knows_vocabulary(self) -> bool:
-        """Whether the size of the vocabulary stands in the recipe."""
-        return self.recipe.corpus.tokenizer is None
+    knows_vocabulary: bool
 
     @property
     def steps(self) -> int:
@@ -97,15 +95,27 @@ def look_ahead(recipe: Recipe, name: str, ranks: int, engine: Mapping[str, Any] 
     """
     micro_rows, micro_steps = accumulation_steps(recipe.batch.global_rows, recipe.batch.micro_rows, ranks)
     recipe.check_rows(micro_rows)
-    known = recipe.corpus.tokenizer is None
-    shape = recipe.dense_shape(
-        -(-recipe.corpus.vocab_size // VOCAB_MULTIPLE) * VOCAB_MULTIPLE if known else 1, pad_token_id=0
-    )
+    entries = _vocabulary_entries(recipe)
+    known = entries is not None
+    shape = recipe.dense_shape(1 if entries is None else -(-entries // VOCAB_MULTIPLE) * VOCAB_MULTIPLE, pad_token_id=0)
     phases, drop = recipe.phases(micro_rows), recipe.dropping(len(shape.layers))
     counted, mask_rate = (shape, recipe.objective.mask_rate) if known else (_without_heads(shape), 0.0)
     touch = needs_every_gradient(engine or {})
     costs = StepCosts(counted, phases, mask_rate, micro_steps, drop, touch=touch) if drop else None
-    return Outlook(name, recipe, ranks, micro_rows, micro_steps, phases, shape, drop, costs)
+    return Outlook(name, recipe, ranks, micro_rows, micro_steps, phases, shape, drop, costs, known)
+
+
+def _vocabulary_entries(recipe: Recipe) -> int | None:
+    """Entries of the vocabulary to train, or of the one to load; None where its files are not here."""
+    if recipe.corpus.tokenizer is None:
+        return recipe.corpus.vocab_size
+    path = Path(recipe.corpus.tokenizer)
+    if not path.exists():
+        return None
+    # Brings tokenizers, which a recipe that trains its vocabulary can do without here.
+    from data_prep.tokenization.sizes import count_entries
+
+    return count_entries(path)
 
 
 def report(outlook: Outlook) -> list[str]:
@@ -177,7 +187,7 @@ def _model_words(outlook: Outlook) -> str:
     rest = shape.num_parameters() - an_entry
     return (
         f"{words}{rest:,} parameters and {an_entry:,} more for every entry of the vocabulary, whose size is unknown: "
-        f"corpus.tokenizer ({outlook.recipe.corpus.tokenizer}) brings it"
+        f"corpus.tokenizer ({outlook.recipe.corpus.tokenizer}) brings it and is not here (looked in {Path.cwd()})"
     )
 
 
@@ -186,11 +196,12 @@ def _search_words(recipe: Recipe) -> list[str]:
     if recipe.layer_drop.enabled:
         during = recipe.layer_drop.during_search
         words += ", whole layers dropped with one draw a step" if during else ", no layers dropped"
-    lines = [words, "  the figures below are the dense model's; those of the slim one depend on its ticket"]
+    below = ", and the FLOPs below," if recipe.layer_drop.enabled else ""
+    lines = [words, f"  parameters{below} are the dense model's; those of the slim one depend on its ticket"]
     if recipe.pretrain.rewind == "inherit":
         anew = recipe.layer_drop.enabled and recipe.layer_drop.after_search == "restart"
         lines.append(
-            "  pre-training goes on at the step at which the search ends; below it counts from 0"
+            "  pre-training goes on at the step at which the search ends; the steps below count from 0"
             + ("; its layer dropping begins anew at that step" if anew else "")
         )
     return lines

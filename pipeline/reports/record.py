@@ -16,6 +16,7 @@ from safetensors.numpy import load_file
 
 from data_prep.corpus import Corpus as CorpusFolder
 from data_prep.errors import UserError
+from data_prep.files import sha256_file
 from data_prep.manifest import read_manifest
 from pipeline.families.shape import EncoderShape
 from pipeline.recipes.recipe import Recipe, parse_recipe
@@ -43,13 +44,25 @@ class StageRecord:
 
 @dataclass(frozen=True)
 class Finetuned:
-    """One fine-tuning: a task, a seed, and what came out."""
+    """One fine-tuning: a task, a seed, what came out, and what it was made from.
+
+    `model`: the folder as it was named, with the hashes of its files as `model_files`; or in words, without hashes,
+    where it is one of the run's two exports as they are now. `data`: hashes of the rows. `settings`: dotted keys
+    without task and seed.
+    """
 
     task: str
     seed: str
     metrics: dict[str, float]
     unit: str
-    seconds: float | None
+    model: str
+    model_files: dict[str, str]
+    data: dict[str, str]
+    settings: dict[str, Any]
+
+    def made_from(self) -> str:
+        """What two fine-tunings of a task have in common when only their seeds differ."""
+        return json.dumps([self.model_files or self.model, self.data, self.settings], sort_keys=True)
 
 
 @dataclass(frozen=True)
@@ -124,6 +137,13 @@ class RunRecord:
         return self.recipe.search.enabled if self.recipe else self.ticket is not None
 
     @property
+    def draw_rule(self) -> str | None:
+        """`search.draw` of the recipe, else as the ticket remembers it."""
+        if self.recipe:
+            return self.recipe.search.draw
+        return self.ticket.provenance.get("search_settings", {}).get("draw") if self.ticket else None
+
+    @property
     def drops_layers(self) -> bool:
         """Whether layers are dropped in any stage, or will be."""
         asked = self.recipe is not None and self.recipe.layer_drop.enabled
@@ -131,10 +151,13 @@ class RunRecord:
 
     @property
     def dense_shape(self) -> EncoderShape | None:
-        """The encoder before the cut; while there are no shards, with as large a vocabulary as the recipe asks."""
+        """The encoder before the cut; while there are no shards, with as large a vocabulary as the recipe asks.
+
+        None while nothing says how large a vocabulary that is loaded will be.
+        """
         if self.ticket:
             return self.ticket.dense_shape
-        if self.recipe is None:
+        if self.recipe is None or (self.recipe.corpus.tokenizer and self.vocab_size is None):
             return None
         return self.recipe.dense_shape(self.vocab_size or self.recipe.corpus.vocab_size, 0)
 
@@ -314,18 +337,53 @@ def _check_row(row: Any) -> None:
 
 def _finetuned(root: Path, problems: list[str]) -> tuple[Finetuned, ...]:
     found = []
+    exports: dict[str, str | None] = {}
     for path in sorted(root.glob("finetune/*/seed-*/metrics.json")):
         values = _json(path, problems)
         if not isinstance(values, dict) or not isinstance(values.get("metrics"), dict):
             if values is not None:
                 problems.append(f'{path} holds no "metrics"')
             continue
-        metrics = {name: value for name, value in values["metrics"].items() if isinstance(value, (int, float))}
-        seed = path.parent.name.removeprefix("seed-")
-        seconds = values.get("seconds_training", values.get("seconds"))
-        task = values.get("task", path.parent.parent.name)
-        found.append(Finetuned(task, seed, metrics, values.get("unit", ""), seconds))
+        manifest = _stage("finetune", path.parent, problems).manifest
+        if not manifest:
+            problems.append(f"{path} is left out: no manifest beside it says what it was made from")
+            continue
+        rows = {"train_rows", "dev_rows"}
+        data = {name: value for name, value in manifest["inputs"].items() if name in rows}
+        files = {name: value for name, value in manifest["inputs"].items() if name not in rows}
+        key = json.dumps(files, sort_keys=True)
+        if key not in exports:
+            exports[key] = _export_of(root, files)
+        found.append(
+            Finetuned(
+                task=values.get("task", path.parent.parent.name),
+                seed=path.parent.name.removeprefix("seed-"),
+                metrics={name: value for name, value in values["metrics"].items() if isinstance(value, (int, float))},
+                unit=values.get("unit", ""),
+                model=exports[key] or values.get("model", "unknown"),
+                model_files={} if exports[key] else files,
+                data=data,
+                settings=flat_values({k: v for k, v in manifest["settings"].items() if k not in ("task", "seed")}),
+            )
+        )
     return tuple(found)
+
+
+def _export_of(root: Path, files: dict[str, str]) -> str | None:
+    """Which of the run's exports has just these files, in words; None where neither has."""
+    for name, words in (("model", "the run's model"), ("model-expanded", "the run's expanded model")):
+        folder = root / name
+        if files and all((folder / one).is_file() and sha256_file(folder / one) == files[one] for one in files):
+            return words
+    return None
+
+
+def flat_values(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested values by their dotted keys."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= flat_values(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat
 
 
 def _json(path: Path, problems: list[str]) -> Any:

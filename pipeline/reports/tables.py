@@ -6,11 +6,14 @@ from functools import partial
 from statistics import mean, stdev
 from typing import Any
 
+from data_prep.files import sha256_json
 from data_prep.formatting import duration, short
 from pipeline.families.shape import EncoderShape
-from pipeline.reports.record import RunRecord, StageRecord
+from pipeline.reports.record import Finetuned, RunRecord, StageRecord, flat_values
 
 NOTHING = "\N{EN DASH}"
+# What is predicted, on which rows: of recipes that differ here, losses are of different tasks.
+_DECIDE_LOSS = ("objective.", "corpus.", "evaluation.rows")
 STAGES = {"search": "search", "pretrain": "pre-training"}
 
 
@@ -204,21 +207,52 @@ def comparison_table(runs: Sequence[RunRecord]) -> list[dict[str, Any]]:
 
 
 def finetuning_table(runs: Sequence[RunRecord]) -> list[dict[str, Any]]:
-    """A row a task and metric, a cell a run: mean and standard deviation over seeds."""
-    keys = dict.fromkeys(
-        (done.task, name, done.unit) for run in runs for done in run.finetuned for name in done.metrics
-    )
+    """A row a task, model, data, settings and metric, a cell a run: mean and standard deviation over seeds.
+
+    Only fine-tunings that differ in nothing but their seed share a cell. Each run's own model stands for itself in
+    one row.
+    """
     rows = []
-    for task, name, unit in keys:
-        cells = []
-        for run in runs:
-            values = [done.metrics[name] for done in run.finetuned if done.task == task and name in done.metrics]
-            text = f"{mean(values):.2f}" if values else NOTHING
-            spread = f"\N{PLUS-MINUS SIGN} {stdev(values):.2f}" if len(values) > 1 else ""
-            seeds = f"{len(values)} seed{'s' if len(values) > 1 else ''}" if values else ""
-            cells.append((text, ", ".join(part for part in (spread, seeds) if part)))
-        rows.append({"task": task, "metric": f"{name}, {unit}" if unit else name, "cells": cells})
+    tasks = dict.fromkeys(done.task for run in runs for done in run.finetuned)
+    for task in tasks:
+        all_done = [done for run in runs for done in run.finetuned if done.task == task]
+        groups = {done.made_from(): done for done in all_done}
+        told = _told_apart(list(groups.values()))
+        for (group, one), (model, settings) in zip(groups.items(), told, strict=True):
+            alike = [[d for d in run.finetuned if d.task == task and d.made_from() == group] for run in runs]
+            for name in dict.fromkeys(name for some in alike for done in some for name in done.metrics):
+                cells = [_over_seeds([done.metrics[name] for done in some if name in done.metrics]) for some in alike]
+                metric = f"{name}, {one.unit}" if one.unit else name
+                rows.append({"task": task, "model": model, "settings": settings, "metric": metric, "cells": cells})
     return rows
+
+
+def _over_seeds(values: list[float]) -> tuple[str, str]:
+    text = f"{mean(values):.2f}" if values else NOTHING
+    spread = f"\N{PLUS-MINUS SIGN} {stdev(values):.2f}" if len(values) > 1 else ""
+    seeds = f"{len(values)} seed{'s' if len(values) > 1 else ''}" if values else ""
+    return text, ", ".join(part for part in (spread, seeds) if part)
+
+
+def _told_apart(groups: Sequence[Finetuned]) -> list[tuple[str, str]]:
+    """(model, settings) of each group of one task in words, settings and data only as far as the groups differ."""
+    named: dict[str, set[str]] = {}
+    for one in groups:
+        named.setdefault(one.model, set()).add(_short_hash(one.model_files))
+    keys = sorted({key for one in groups for key in one.settings})
+    differing = [key for key in keys if len({json.dumps(one.settings.get(key)) for one in groups}) > 1]
+    other_data = len({_short_hash(one.data) for one in groups}) > 1
+    told = []
+    for one in groups:
+        model = f"{one.model} ({_short_hash(one.model_files)})" if len(named[one.model]) > 1 else one.model
+        words = [f"{key.removeprefix('finetune.')} {json.dumps(one.settings.get(key))}" for key in differing]
+        words += [f"data {_short_hash(one.data)}"] if other_data else []
+        told.append((model, ", ".join(words)))
+    return told
+
+
+def _short_hash(files: dict[str, str]) -> str:
+    return sha256_json(files)[:8]
 
 
 def stage_table(run: RunRecord) -> dict[str, Any]:
@@ -281,7 +315,7 @@ def _range(values: Sequence[float]) -> str:
 
 def recipe_tables(runs: Sequence[RunRecord]) -> dict[str, Any]:
     """Dotted keys and their values as JSON: the first run's whole recipe, and where the runs differ."""
-    flat = [_flatten(run.recipe.model_dump(mode="json")) if run.recipe else {} for run in runs]
+    flat = [flat_values(run.recipe.model_dump(mode="json")) if run.recipe else {} for run in runs]
     keys = list(dict.fromkeys(key for values in flat for key in values))
     values_of = {key: [json.dumps(values[key]) if key in values else NOTHING for values in flat] for key in keys}
     return {
@@ -290,11 +324,21 @@ def recipe_tables(runs: Sequence[RunRecord]) -> dict[str, Any]:
     }
 
 
-def _flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        flat |= _flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return flat
+def incomparable_losses(runs: Sequence[RunRecord]) -> str | None:
+    """Why losses of these runs do not compare, a sentence; None where they are of the same task on the same rows."""
+    known = [run for run in runs if run.recipe]
+    differing = {
+        key: values
+        for key, values in recipe_tables(known)["differing"].items()
+        if key.startswith(_DECIDE_LOSS) and key != "corpus.verify"
+    }
+    if not differing:
+        return None
+    told = [
+        f"{key} is {', '.join(f'{value} in {run.name}' for run, value in zip(known, values, strict=True))}"
+        for key, values in differing.items()
+    ]
+    return f"Losses of these runs do not compare, nor do their changes in percent: {'; '.join(told)}."
 
 
 def provenance_table(run: RunRecord) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from data_prep.rows.shards import ShardReader
 from pipeline.objectives.masked_lm import PretrainLoader
 from pipeline.runs.run import Run
 from pipeline.stages.search import INIT, settle_rules
-from pipeline.tickets.draw import Scores, replay, ticket_from
+from pipeline.tickets.draw import Scores, drawn_because, replay, ticket_from
 from pipeline.tickets.surgery import check_surgery
 from pipeline.training.ranks import Ranks
 
@@ -59,7 +59,7 @@ def draw(run: Run, ranks: Ranks) -> dict[str, Any]:
     slim = ticket.slim_shape()
     heads, neurons = [layer.heads for layer in slim.layers], [layer.ffn for layer in slim.layers]
     print(
-        f"ticket after step {ticket.step} ({'settled' if ticket.settled else 'not settled'}): "
+        f"ticket after step {ticket.step} ({drawn_because(settle.rule, ticket.settled)}): "
         f"heads {heads} of {recipe.model.heads}, neurons {neurons} of {recipe.model.ffn}; "
         f"parameters {shape.num_parameters():,} -> {slim.num_parameters():,}; masked - sliced: {difference:.1e}"
     )

@@ -151,7 +151,8 @@ def make_corpus(
         if stage != "tokenizer":
             options += ["--part", part] if part else []
             options += ["--workers", str(workers)] if workers else []
-        code = subprocess.run([sys.executable, "-m", "data_prep", *arguments, *options], check=False).returncode
+        command = [sys.executable, "-m", "data_prep", "--recipe-keys", *arguments, *options]
+        code = subprocess.run(command, check=False).returncode
         if code:
             return code
     return 0

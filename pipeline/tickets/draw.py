@@ -120,6 +120,13 @@ def replay(
     )
 
 
+def drawn_because(rule: str, settled: bool) -> str:
+    """Why the ticket was drawn where it was, in words: a fixed step is chosen, masks that do not settle are met."""
+    if rule == "fixed":
+        return "drawn at a fixed step"
+    return "settled" if settled else "not settled"
+
+
 def ticket_from(
     seen: Observation,
     shape: EncoderShape,

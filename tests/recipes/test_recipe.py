@@ -190,3 +190,18 @@ def test_the_schedule_of_dropping_over_search_and_restart() -> None:
     assert off.dropping(4, searching=True) is None
     assert off.dropping(4) is not None
     assert load_recipe("sample").dropping(4) is None
+
+
+@pytest.mark.parametrize("text", ["1/3", " 1 / 3 "])
+def test_a_fraction_as_text_is_the_number_it_means(text: str) -> None:
+    recipe = parse_recipe({"ticket": {"heads": text}}, "test")
+    assert recipe.ticket.heads == 1 / 3
+    # Runs that were begun with the default go on.
+    assert recipe == parse_recipe({}, "test") == parse_recipe(recipe.model_dump(mode="json"), "test")
+    assert load_recipe("sample", ["ticket.heads=1/3"]).ticket.heads == 1 / 3
+
+
+@pytest.mark.parametrize("text", ["1/0", "4/3", "3/3", "-1/3", "one third", "1/3/3"])
+def test_what_is_no_fraction_is_refused_with_its_key(text: str) -> None:
+    with pytest.raises(UserError, match=r"ticket\.heads: "):
+        parse_recipe({"ticket": {"heads": text}}, "test")

@@ -1,5 +1,6 @@
 """Synthetic run folders in the layout the stages write, for tests of what reads them."""
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -189,8 +190,30 @@ def _train_row(step: int, tokens: int, loss: float, rate: float, step_seconds: f
     }
 
 
-def add_finetuning(folder: Path, task: str, seed: int, metrics: dict[str, float]) -> None:
+def add_finetuning(
+    folder: Path,
+    task: str,
+    seed: int,
+    metrics: dict[str, float],
+    model: Path | None = None,
+    lr: float = 1e-4,
+    train_rows: str = "rows",
+) -> Path:
+    """A finished fine-tuning; `model` None: the run's own export, which is made up where it is missing."""
+    model = model or folder / "model"
+    model.mkdir(exist_ok=True)
+    weights = model / "model.safetensors"
+    if not weights.exists():
+        weights.write_text(f"weights of {model.name} in {folder.name}")
     place = folder / "finetune" / task / f"seed-{seed}"
     place.mkdir(parents=True)
-    values = {"task": task, "seed": seed, "unit": "percent", "metrics": metrics, "seconds_training": 60.0}
+    values = {"task": task, "seed": seed, "model": str(model), "unit": "percent", "metrics": metrics}
     (place / "metrics.json").write_text(json.dumps(values))
+    settings = {"task": task, "seed": seed, "finetune": {"lr": lr, "epochs": 3}, "engine": {}}
+    inputs = {
+        weights.name: hashlib.sha256(weights.read_bytes()).hexdigest(), "train_rows": train_rows, "dev_rows": "dev"
+    }  # fmt: skip
+    write_manifest(place, "finetune", 70.0)
+    written = json.loads((place / "manifest.json").read_text()) | {"settings": settings, "inputs": inputs}
+    (place / "manifest.json").write_text(json.dumps(written))
+    return place

@@ -30,6 +30,7 @@ from pipeline.reports.tables import (
     dropping_table,
     finetuning_table,
     mean_depth,
+    parameters,
     ticket_kept,
 )
 from pipeline.tickets.settle import mask_distance
@@ -210,7 +211,80 @@ def test_unsettled_and_fixed_draws(tmp_path: Path) -> None:
     late = {"max_steps": 10, "guard_steps": 5, "every_steps": 5}
     assert "The masks had not settled after step 10" in page_of(make_run(tmp_path, "a", {"search": late})).text
     fixed = make_run(tmp_path, "b", {"search": late | {"draw": "fixed"}})
-    assert "The ticket was drawn at the fixed step 10" in page_of(fixed).text
+    text = page_of(fixed).text
+    assert "The ticket was drawn at the fixed step 10" in text
+    assert "drawn at a fixed step, whatever the distances are" in text
+    assert not re.search(r"(had not|masks) settled", text)
+    assert "too early to draw" not in text
+
+
+def test_a_fixed_draw_is_told_as_one_where_the_masks_had_settled_long_before(tmp_path: Path) -> None:
+    run = make_run(tmp_path, "a", {"search": {"max_steps": 200, "guard_steps": 40, "every_steps": 5, "draw": "fixed"}})
+    assert Ticket.read(run / "ticket.json").settled
+    assert "The ticket was drawn at the fixed step 200" in page_of(run).text
+
+
+def test_only_finetunings_that_differ_in_the_seed_alone_are_averaged(tmp_path: Path) -> None:
+    run, other = make_run(tmp_path, "own"), make_run(tmp_path, "other")
+    foreign = tmp_path / "bert"
+    for seed, (accuracy, changes) in enumerate(
+        [
+            (80.0, {}), (82.0, {}), (60.0, {"model": foreign}), (70.0, {"lr": 5e-5}), (74.0, {"lr": 5e-5}),
+            (50.0, {"train_rows": "others"}),
+        ]
+    ):  # fmt: skip
+        add_finetuning(run, "SST-2", seed, {"accuracy": accuracy}, **changes)
+    add_finetuning(other, "SST-2", 0, {"accuracy": 81.0})
+    add_finetuning(other, "SST-2", 1, {"accuracy": 62.0}, model=foreign)
+    rows = finetuning_table([read_run(run), read_run(other)])
+    nothing = ("\N{EN DASH}", "")
+    spread = "\N{PLUS-MINUS SIGN}"
+    assert {(row["model"], row["settings"].partition(", data")[0]): row["cells"] for row in rows[:3]} == {
+        ("the run's model", "lr 0.0001"): [("81.00", f"{spread} 1.41, 2 seeds"), ("81.00", "1 seed")],
+        (str(foreign), "lr 0.0001"): [("60.00", "1 seed"), ("62.00", "1 seed")],
+        ("the run's model", "lr 5e-05"): [("72.00", f"{spread} 2.83, 2 seeds"), nothing],
+    }
+    assert rows[3]["cells"] == [("50.00", "1 seed"), nothing]
+    assert rows[3]["settings"].partition(", data")[0] == "lr 0.0001"
+    assert rows[3]["settings"] != rows[0]["settings"]
+    text = page_of(run, other).text
+    assert f"SST-2 {foreign} lr 0.0001, data" in text
+
+
+def test_a_model_that_was_exported_again_is_another_model(tmp_path: Path) -> None:
+    run = make_run(tmp_path, "run")
+    add_finetuning(run, "RTE", 0, {"accuracy": 50.0})
+    (run / "model" / "model.safetensors").write_text("exported again")
+    add_finetuning(run, "RTE", 1, {"accuracy": 60.0})
+    assert [(row["model"], row["settings"], row["cells"][0][0]) for row in finetuning_table([read_run(run)])] == [
+        (str(run / "model"), "", "50.00"),
+        ("the run's model", "", "60.00"),
+    ]
+
+
+def test_losses_of_other_tasks_are_not_compared_without_a_word(tmp_path: Path) -> None:
+    dense: dict[str, Any] = {"search": {"enabled": False}}
+    objective = {"objective": {"mask_rate": 0.15, "mask_unit": "word"}}
+    one, same = make_run(tmp_path, "one", dense), make_run(tmp_path, "same", dense | {"batch": {"global_rows": 64}})
+    other = make_run(tmp_path, "other", dense | objective)
+    assert "not compare" not in page_of(one, same).text
+    text = page_of(one, other).text
+    told = (
+        "Losses of these runs do not compare, nor do their changes in percent: objective.mask_rate is 0.3 in one, "
+        '0.15 in other; objective.mask_unit is "token" in one, "word" in other.'
+    )
+    assert text.count(told) == 2
+    assert re.search(r"validation loss is [\d.]+ against [\d.]+, which do not compare, as said below\.", text)
+    rows = make_run(tmp_path, "rows", dense | {"evaluation": {"every_steps": 300, "rows": 64}})
+    assert "evaluation.rows is 512 in one, 64 in rows" in page_of(one, rows).text
+
+
+def test_parameters_are_not_told_while_the_size_of_a_loaded_vocabulary_is_unknown(tmp_path: Path) -> None:
+    loads = {"corpus": {"name": "tiny", "tokenizer": "bert.txt"}, "search": {"enabled": False}}
+    run = read_run(make_run(tmp_path, "run", loads, ("ingest",)))
+    assert run.dense_shape is None
+    assert parameters(run) is None
+    page_of(run.folder.root)
 
 
 def _cut_off(path: Path) -> None:
@@ -233,6 +307,7 @@ def _cut_off(path: Path) -> None:
         ("pretrain/metrics.jsonl", lambda path: write_rows(path, [drop_row(9, -1, 3, 3, 0)]), "1 line(s) could not be"),
         ("finetune/SST-2/seed-0/metrics.json", lambda path: path.write_text("[]"), 'holds no "metrics"'),
         ("finetune/SST-2/seed-0/metrics.json", _cut_off, "not valid JSON"),
+        ("finetune/SST-2/seed-0/manifest.json", Path.unlink, "no manifest beside it says what it was made from"),
     ],
 )
 def test_damage_is_said_not_raised(

@@ -101,11 +101,24 @@ def test_the_vocabulary_is_rounded_up_as_shards_round_it() -> None:
     )
 
 
-def test_a_vocabulary_of_others_is_unknown() -> None:
+@pytest.mark.parametrize("loaded", ["vocab.txt", "folder"])
+def test_the_vocabulary_of_others_is_counted_where_it_is_here(tmp_path: Path, loaded: str) -> None:
+    path = tmp_path / "vocab.txt"
+    entries = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *(f"word{number}" for number in range(300))]
+    path.write_text("\n".join(entries) + "\n")
+    (tmp_path / "tokenizer_config.json").write_text('{"tokenizer_class": "BertTokenizer"}')
+    given = f"corpus.tokenizer={path if loaded == 'vocab.txt' else tmp_path}"
+    trained = lines_of("corpus.vocab_size=305", ON)
+    assert lines_of(given, ON) == trained
+    assert any(f"{1_082_752 - (2048 - 320) * 129:,} parameters with a vocabulary of 320" in line for line in trained)
+    assert "of the whole step" in trained[-1]
+
+
+def test_a_vocabulary_that_is_not_here_is_unknown() -> None:
     lines = lines_of("corpus.tokenizer=bert.txt", ON, BY_SAMPLE, "layer_drop.time=constant", "layer_drop.depth=uniform")
     (model,) = [line for line in lines if line.startswith("dense model")]
     assert f"{1_082_752 - 2048 * 129:,} parameters and 129 more for every entry" in model
-    assert "corpus.tokenizer (bert.txt)" in model
+    assert "corpus.tokenizer (bert.txt) brings it and is not here" in model
     assert any("layers' FLOPs saved so far" in line for line in lines)
     assert lines[-1] == (
         "over the run: 2.00 of 4 layers on average; FLOPs saved: 50.0% of the layers alone, "
@@ -116,7 +129,9 @@ def test_a_vocabulary_of_others_is_unknown() -> None:
 def test_a_search_is_announced() -> None:
     words = [line for line in lines_of() if line.startswith(("search", "  "))]
     assert words[0] == "search: at most 240 steps"
-    assert "dense model's" in words[1]
+    assert words[1] == "  parameters are the dense model's; those of the slim one depend on its ticket"
+    assert "  parameters, and the FLOPs below, are the dense model's" in "\n".join(lines_of(ON))
+    assert not any("below" in line for line in lines_of())
     assert line_of("search", "search.draw=fixed") == "search: exactly 240 steps"
     assert line_of("search", ON).endswith("no layers dropped")
     drawn = line_of("search", *FALLING, "layer_drop.during_search=true")
@@ -463,12 +478,18 @@ def test_labels_of_the_picture_stand_apart(layers: int) -> None:
 # What it costs
 
 
-def test_it_needs_neither_torch_nor_a_corpus(tmp_path: Path) -> None:
+@pytest.mark.parametrize("loads", [False, True])
+def test_it_needs_neither_torch_nor_a_corpus(tmp_path: Path, loads: bool) -> None:
+    (tmp_path / "bert").mkdir()
+    (tmp_path / "bert" / "vocab.txt").write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\n")
+    (tmp_path / "bert" / "config.json").write_text('{"model_type": "bert"}')
+    more = "'corpus.tokenizer=bert'" if loads else ""
     code = (
         "import sys\n"
         "from pipeline.__main__ import main\n"
-        f"assert main(['plan', '{ON}', 'corpus.sources=[\"nowhere\"]', 'pretrain.steps=1000000']) == 0\n"
-        "heavy = {'torch', 'deepspeed', 'transformers', 'datasets', 'tokenizers', 'pyarrow', 'wandb'}\n"
+        f"assert main(['plan', '{ON}', 'corpus.sources=[\"nowhere\"]', 'pretrain.steps=1000000', {more}]) == 0\n"
+        f"light = {{'tokenizers'}} if {loads} else set()\n"
+        "heavy = {'torch', 'deepspeed', 'transformers', 'datasets', 'tokenizers', 'pyarrow', 'wandb'} - light\n"
         "print('imported:', sorted(heavy & sys.modules.keys()))\n"
     )
     environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
@@ -477,4 +498,4 @@ def test_it_needs_neither_torch_nor_a_corpus(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.endswith("picture: plan.png\nimported: []\n")
-    assert [path.name for path in tmp_path.iterdir()] == ["plan.png"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bert", "plan.png"]

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from data_prep.errors import UserError
-from pipeline.tickets.draw import Watcher, replay, ticket_from
+from pipeline.tickets.draw import Watcher, drawn_because, replay, ticket_from
 from pipeline.tickets.gates import GateGrads, GateSet
 from pipeline.tickets.score import L1Score
 from pipeline.tickets.select import TicketRules
@@ -152,3 +152,9 @@ def test_an_observation_is_not_tied_to_the_arrays_it_saw():
     for values in scores["neurons"]:
         values[:] = values[::-1].copy()
     assert watcher.observe(2, scores).distances["neurons"][0] > 0
+
+
+@pytest.mark.parametrize("settled", [True, False])
+def test_a_fixed_step_is_not_told_as_a_failure(settled: bool) -> None:
+    assert drawn_because("fixed", settled) == "drawn at a fixed step"
+    assert drawn_because("settle", settled) == ("settled" if settled else "not settled")
