@@ -143,7 +143,7 @@ def overridden(recipe: Recipe, overrides: list[str]) -> Recipe:
 def finetune_recipe(recipe: Recipe, world_size: int) -> Recipe:
     """The run's recipe with batch, optimiser and schedule of fine-tuning, for the engine and the loop.
 
-    Betas and epsilon are RoBERTa's (Liu et al. 2019, appendix C), the clipping norm is BERT's.
+    The clipping norm is BERT's. Raises UserError where these ranks cannot share the rows of a step.
     """
     chosen = recipe.finetune
     if chosen.rows % world_size:
@@ -152,7 +152,12 @@ def finetune_recipe(recipe: Recipe, world_size: int) -> Recipe:
             "change finetune.rows or start fewer ranks"
         )
     optimizer = Optimizer(
-        name="adamw", lr=chosen.lr, weight_decay=chosen.weight_decay, betas=(0.9, 0.98), eps=1e-6, gradient_clipping=1.0
+        name="adamw",
+        lr=chosen.lr,
+        weight_decay=chosen.weight_decay,
+        betas=chosen.betas,
+        eps=chosen.eps,
+        gradient_clipping=1.0,
     )
     return recipe.model_copy(
         update={

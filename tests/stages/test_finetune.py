@@ -14,12 +14,13 @@ from data_prep.errors import UserError
 from pipeline.__main__ import main
 from pipeline.objectives.classification import EvaluationBatches, Inputs, encode
 from pipeline.objectives.glue import TASKS, Example
+from pipeline.recipes import engine_config
 from pipeline.recipes.recipe import Recipe, parse_recipe
 from pipeline.runs.run import Run
 from pipeline.stages.finetune import DevEvaluation, finetune_recipe, overridden, prepare
 from pipeline.training.ranks import Ranks
 from tests import ranks
-from tests.objectives.material import SHAPE, tokenizer, write_model, write_sentiment
+from tests.objectives.material import SHAPE, tokenizer, write_model, write_sentiment, write_similarity
 
 RECIPE = {
     "tracking": {"wandb": "disabled", "log_every_steps": 4},
@@ -50,7 +51,11 @@ def test_the_engine_gets_the_rows_and_rates_of_fine_tuning() -> None:
     recipe = finetune_recipe(parse_recipe(RECIPE, "test"), world_size=2)
     assert (recipe.batch.global_rows, recipe.batch.micro_rows) == (8, 8)
     assert (recipe.optimizer.name, recipe.optimizer.lr, recipe.optimizer.weight_decay) == ("adamw", 0.02, 0.01)
+    assert (recipe.optimizer.betas, recipe.optimizer.eps) == ((0.9, 0.98), 1e-6)
     assert (recipe.schedule.warmup_fraction, recipe.schedule.decay) == (0.06, "linear")
+    berts = overridden(recipe, ["finetune.betas=[0.9,0.999]", "finetune.eps=1e-8", "finetune.weight_decay=0.1"])
+    given = engine_config.join({}, finetune_recipe(berts, world_size=1), 1)["optimizer"]["params"]
+    assert (given["betas"], given["eps"], given["weight_decay"]) == ([0.9, 0.999], 1e-8, 0.1)
     with pytest.raises(UserError, match=r"finetune\.rows \(8\) is not a multiple of the number of ranks \(3\)"):
         finetune_recipe(recipe, world_size=3)
 
@@ -209,6 +214,20 @@ def test_two_ranks_learn_what_one_does(run: Run, tmp_path: Path) -> None:
     assert after_two["loss"] == pytest.approx(after_one["loss"], rel=1e-3)
     assert after_two["tokens"] == after_one["tokens"]
     assert abs(two["headline"] - one["headline"]) < 4
+
+
+@pytest.mark.dist
+def test_a_regression_in_bf16_scores_almost_every_row_apart(run: Run, tmp_path: Path) -> None:
+    """bf16 has 8 bits: scores rounded to it would tell half of these 100 different rows apart."""
+    engine = engine_config.load_ds_config("zero1_bf16")
+    half = Run.of(tmp_path, "half", run.recipe, engine).save()
+    write_model(half.folder.model, replace(SHAPE, initializer_range=0.3))  # rows end far apart without long training
+    write_similarity(tmp_path / "glue")
+    place = ["--root", str(tmp_path), "--run", "half", "--data", str(tmp_path / "glue")]
+    ranks.run(["-m", "pipeline", "finetune", "--task", "STS-B", *place, "finetune.lr=0.002"], 1, tmp_path)
+    lines = (half.folder.finetune("STS-B", 0) / "dev.tsv").read_text(encoding="utf-8").split("\n")[1:-1]
+    assert len(lines) == 100
+    assert len({line.split("\t")[1] for line in lines}) > 80
 
 
 def test_a_mistake_is_one_line_and_exit_code_2(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
