@@ -118,5 +118,30 @@ def test_folders_that_cannot_be_used_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"model\.safetensors is damaged"):
         read_pretrained(tmp_path)
     (tmp_path / "model.safetensors").rename(tmp_path / "pytorch_model.bin")
-    with pytest.raises(UserError, match="pickled weights are not read"):
+    with pytest.raises(
+        UserError, match=r"pickled weights are not read: .* `python -m pipeline convert \S+ NEW_FOLDER`"
+    ):
         read_pretrained(tmp_path)
+    (tmp_path / "pytorch_model.bin").unlink()
+    with pytest.raises(UserError, match=r"has no \*\.safetensors; load the model"):
+        read_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        ("{", r"config\.json is not valid JSON"),
+        ("[]", r"config\.json is not a JSON object"),
+        ('{"model_type": "bert", "hidden_size": "16"}', r"config\.json cannot be read by transformers: .*hidden_size"),
+        ('{"model_type": "x", "auto_map": {"AutoConfig": "x.X"}}', "cannot be read by transformers: .*custom code"),
+        ('{"model_type": "bert", "hidden_act": "loud"}', "activation that transformers has not: 'loud'"),
+    ],
+)
+def test_configs_that_cannot_be_used_are_refused(said: str, words: str, tmp_path: Path) -> None:
+    save(BertModel(BertConfig(**SMALL)), tmp_path)
+    added = json.loads(said) if said.startswith('{"') else None
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(said if added is None else json.dumps(config | added))
+    (tmp_path / "x.py").write_text("raise SystemExit('the code of the folder ran')\n")
+    with pytest.raises(UserError, match=words):
+        build_classifier(read_pretrained(tmp_path), TASKS["RTE"], 0.1, 0)

@@ -1,7 +1,9 @@
 """Fine-tuning from the files in to the files out: skipping, resuming to the same result, refusing what changed."""
 
 import json
-from contextlib import contextmanager
+import shutil
+from collections.abc import Callable
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,6 +19,7 @@ from pipeline.objectives.glue import TASKS, Example
 from pipeline.recipes import engine_config
 from pipeline.recipes.recipe import Recipe, parse_recipe
 from pipeline.runs.run import Run
+from pipeline.stages import finetune as stage
 from pipeline.stages.finetune import DevEvaluation, finetune_recipe, overridden, prepare
 from pipeline.training.ranks import Ranks
 from tests import ranks
@@ -75,6 +78,73 @@ def test_what_is_missing_is_said_before_anything_starts(run: Run, tmp_path: Path
         UserError, match=r"it has no tokenizer\.json; finish the run's export stage, or name with --model"
     ):
         prepare(run, "SST-2", 0, data, None, None)
+
+
+def spoil_weights(run: Run, data: Path) -> None:
+    (run.folder.model / "model.safetensors").rename(run.folder.model / "pytorch_model.bin")
+
+
+def spoil_config(run: Run, data: Path) -> None:
+    config = run.folder.model / "config.json"
+    config.write_text(config.read_text(encoding="utf-8").replace('"hidden_size": 16', '"hidden_size": 32'))
+
+
+def spoil_tokenizer(run: Run, data: Path) -> None:
+    tokenizer(pairs=False).save(str(run.folder.model / "tokenizer.json"))
+
+
+def spoil_positions(run: Run, data: Path) -> None:
+    shutil.rmtree(run.folder.model)
+    write_model(run.folder.model, replace(SHAPE, max_positions=2))
+
+
+def spoil_data(run: Run, data: Path) -> None:
+    with (data / "SST-2" / "dev.tsv").open("a", encoding="utf-8") as file:
+        file.write("good film\tgood\n")
+
+
+def spoil_engine(run: Run, data: Path) -> None:
+    run.engine["compile"] = {"layers": True}
+
+
+def spoil_rows(run: Run, data: Path) -> None:
+    object.__setattr__(run, "recipe", overridden(run.recipe, ["finetune.rows=9"]))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (spoil_weights, "pickled weights are not read"),
+        (spoil_config, r"do not fit its config\.json"),
+        (spoil_tokenizer, "a classifier needs"),
+        (spoil_positions, "positions for 2 tokens .* SST-2 needs 3 or more"),
+        (spoil_data, "label 'good' is none of"),
+        (spoil_engine, r"compile\.layers .* needs a GPU"),
+        (spoil_rows, r"finetune\.rows \(9\) is not a multiple of the number of ranks \(2\)"),
+    ],
+)
+@pytest.mark.parametrize("force", [False, True])
+def test_what_cannot_be_fine_tuned_leaves_no_trace(
+    spoil: Callable[[Run, Path], None],
+    words: str,
+    force: bool,
+    run: Run,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A folder begun with a bad input would refuse the mended one; `--force` must not cost the results before."""
+    two = Ranks(0, 0, 2, torch.device("cpu"))
+    monkeypatch.setattr(Ranks, "from_main", lambda self, value: value)
+    monkeypatch.setattr(stage, "started_ranks", lambda: nullcontext(two))
+    folder = run.folder.finetune("SST-2", 0)
+    if force:
+        folder.mkdir(parents=True)
+        (folder / "metrics.json").write_text("{}")
+    spoil(run, tmp_path / "glue")
+    with pytest.raises(UserError, match=words):
+        stage.finetune(run, "SST-2", 0, tmp_path / "glue", force=force)
+    assert [path.name for path in folder.parent.rglob("*.json")] == (["metrics.json"] if force else [])
+    assert folder.exists() == force
 
 
 def test_the_contract_names_everything_that_decides_the_result(run: Run, tmp_path: Path) -> None:
