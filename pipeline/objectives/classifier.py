@@ -20,16 +20,23 @@ from pipeline.families.shape import EncoderShape
 from pipeline.objectives.glue import Task
 
 State = dict[str, torch.Tensor]
+# Of what a checkpoint was fine-tuned for: classes of texts or of tokens, answers in a text.
+_HEADS = ("classifier.", "qa_outputs.")
 
 
 @dataclass(frozen=True)
 class Pretrained:
-    """An encoder to start from. `pooler` holds BERT's `pooler.dense.*` where the folder has one."""
+    """An encoder to start from. `pooler` holds BERT's `pooler.dense.*` where the folder has one.
+
+    `head` holds the tensors of what the checkpoint was fine-tuned for, and `config` is what its config.json says.
+    """
 
     folder: Path
     shape: EncoderShape
     encoder: State
     pooler: State
+    head: State
+    config: dict[str, Any]
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -73,7 +80,8 @@ def _known_config(folder: Path) -> PreTrainedConfig:
 def read_pretrained(folder: Path) -> Pretrained:
     """The encoder of a model folder: ours (`slim_bert`), or a stock bert, roberta or roberta-prelayernorm one.
 
-    Language-model heads are left behind. Raises UserError for other families, pickled weights and damaged folders.
+    Language-model heads are left behind, others kept aside. Raises UserError for other families, pickled weights and
+    damaged folders.
     """
     state: State = {}
     for path in weight_files(folder):
@@ -81,20 +89,67 @@ def read_pretrained(folder: Path) -> Pretrained:
             state |= load_file(path)
         except SafetensorError as error:
             raise UserError(f"{path} is damaged ({error}); fetch or export it again") from error
-    kind = read_config(folder).get("model_type")
+    said = read_config(folder)
     config = _known_config(folder)
+    head = {name: state.pop(name) for name in [*state] if name.startswith(_HEADS)}
     try:
         if isinstance(config, SlimBertConfig):
-            parts = ({k: v for k, v in state.items() if k.startswith(part)} for part in ("encoder.", "pooler."))
-            return Pretrained(folder, shape_from_config(config), *parts)
+            encoder, pooler = (
+                {name: x for name, x in state.items() if name.startswith(part)} for part in ("encoder.", "pooler.")
+            )
+            return Pretrained(folder, shape_from_config(config), encoder, pooler, head, said)
         encoder, shape = encoder_state_from_hf(state, config)
     except ValueError as error:
         raise UserError(f"{folder} cannot be fine-tuned: {error}") from error
     prefix = "bert." if any(name.startswith("bert.") for name in state) else ""
     names = {f"{prefix}pooler.dense.{part}": f"pooler.dense.{part}" for part in ("weight", "bias")}
     # RoBERTa was not pre-trained with a pooler and its classifier has none.
-    has_pooler = kind == "bert" and all(name in state for name in names)
-    return Pretrained(folder, shape, encoder, {ours: state[name] for name, ours in names.items()} if has_pooler else {})
+    has_pooler = said.get("model_type") == "bert" and all(name in state for name in names)
+    pooler = {ours: state[name] for name, ours in names.items()} if has_pooler else {}
+    return Pretrained(folder, shape, encoder, pooler, head, said)
+
+
+def what_of_head(pretrained: Pretrained, task: Task) -> str:
+    """What becomes of the head on a checkpoint, in words; empty where there is none."""
+    if not pretrained.head:
+        return ""
+    why = _why_dropped(pretrained, task)
+    if why is None:
+        return f"the classifier of {pretrained.folder} is kept: its labels are those of {task.name}"
+    return f"the head of {pretrained.folder} is dropped and {task.name} gets a new one: {why}"
+
+
+def _why_dropped(pretrained: Pretrained, task: Task) -> str | None:
+    """Why the head on a checkpoint cannot serve the task; None where its labels are the task's."""
+    head, config = pretrained.head, pretrained.config
+    made_for = [str(name) for name in config.get("architectures") or ()]
+    if made_for and not any(name.endswith("ForSequenceClassification") for name in made_for):
+        return f"it is of {', '.join(made_for)}"
+    scores = "classifier" if pretrained.pooler else "classifier.out_proj"
+    others = () if pretrained.pooler else ("classifier.dense.weight", "classifier.dense.bias")
+    if head.keys() != {f"{scores}.weight", f"{scores}.bias", *others}:
+        return f"it is built otherwise ({', '.join(sorted(head))})"
+    count = len(head[f"{scores}.bias"])
+    if count != task.num_outputs:
+        return f"it has {count} output{'s' * (count > 1)}, the task {task.num_outputs}"
+    problem = config.get("problem_type")
+    if problem not in (None, _problem(task)):
+        return f"it was trained for {problem}, the task is {_problem(task)}"
+    names = _label_names(config)
+    if names and tuple(name.lower() for name in names) not in (task.labels, task.label_names):
+        return f"its labels are {', '.join(names)}, those of the task {', '.join(task.label_names) or 'scores'}"
+    return None
+
+
+def _problem(task: Task) -> str:
+    return "regression" if task.is_regression else "single_label_classification"
+
+
+def _label_names(config: dict[str, Any]) -> tuple[str, ...]:
+    """The names of a head's outputs in their order; none where id2label has only transformers' own, LABEL_0 and on."""
+    by_id = {int(number): str(name) for number, name in (config.get("id2label") or {}).items()}
+    names = tuple(by_id[number] for number in sorted(by_id))
+    return () if names == tuple(f"LABEL_{number}" for number in range(len(names))) else names
 
 
 def build_classifier(
@@ -102,7 +157,8 @@ def build_classifier(
 ) -> SlimBertForSequenceClassification:
     """A classifier on the encoder, its new parameters drawn from `seed`.
 
-    With a pre-trained pooler the head is BERT's (pooler, linear), without one RoBERTa's (dense, tanh, linear).
+    With a pre-trained pooler the head is BERT's (pooler, linear), without one RoBERTa's (dense, tanh, linear). A head
+    on the checkpoint whose labels are the task's is kept.
     """
     shape = replace(pretrained.shape, dropout=dropout, attention_dropout=dropout)
     try:
@@ -111,7 +167,7 @@ def build_classifier(
             SlimBertForSequenceClassification,
             seed=seed,
             num_labels=task.num_outputs,
-            problem_type="regression" if task.is_regression else "single_label_classification",
+            problem_type=_problem(task),
             classifier_pooler=bool(pretrained.pooler),
         )
     except KeyError as error:
@@ -122,6 +178,8 @@ def build_classifier(
         load_state(model, pretrained.encoder, prefix="encoder.")
         if pretrained.pooler:
             load_state(model, pretrained.pooler, prefix="pooler.")
+        if pretrained.head and _why_dropped(pretrained, task) is None:
+            load_state(model, pretrained.head, prefix="classifier.")
     except ValueError as error:
         raise UserError(f"the weights in {pretrained.folder} do not fit its config.json: {error}") from error
     return model

@@ -22,7 +22,7 @@ from data_prep.files import sha256_file, sha256_json, write_atomically
 from data_prep.manifest import is_done, write_manifest
 from pipeline.families.modeling_slim_bert import SlimBertForSequenceClassification
 from pipeline.objectives.classification import ClassificationLoader, EvaluationBatches, Inputs, encode, read_tokenizer
-from pipeline.objectives.classifier import build_classifier, read_pretrained, weight_files
+from pipeline.objectives.classifier import build_classifier, read_pretrained, weight_files, what_of_head
 from pipeline.objectives.glue import Example, Task, find_task, predictions_of, read_task, score
 from pipeline.recipes import engine_config
 from pipeline.recipes.recipe import Recipe, apply_override, parse_recipe
@@ -242,7 +242,7 @@ def read_material(job: Job, ranks: Ranks) -> Material:
 
     # Model
     model = build_classifier(pretrained, task, chosen.dropout, job.seed)
-    notes = []
+    notes = [note for note in [what_of_head(pretrained, task)] if note]
     if max_length < chosen.max_length:
         notes.append(
             f"texts are cut at {max_length} tokens: the model has no more positions ({chosen.max_length} asked)"

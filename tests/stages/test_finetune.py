@@ -14,6 +14,8 @@ import torch
 
 from data_prep.errors import UserError
 from pipeline.__main__ import main
+from pipeline.families.hf import build_model
+from pipeline.families.modeling_slim_bert import SlimBertForSequenceClassification
 from pipeline.objectives.classification import EvaluationBatches, Inputs, encode
 from pipeline.objectives.glue import TASKS, Example
 from pipeline.recipes import engine_config
@@ -145,6 +147,16 @@ def test_what_cannot_be_fine_tuned_leaves_no_trace(
         stage.finetune(run, "SST-2", 0, tmp_path / "glue", force=force)
     assert [path.name for path in folder.parent.rglob("*.json")] == (["metrics.json"] if force else [])
     assert folder.exists() == force
+
+
+def test_what_becomes_of_a_classifier_on_the_model_is_noted(run: Run, tmp_path: Path) -> None:
+    model = build_model(SHAPE, SlimBertForSequenceClassification, seed=1, num_labels=3)
+    model.save_pretrained(run.folder.model)
+    alone = Ranks(0, 0, 1, torch.device("cpu"))
+    material = stage.read_material(prepare(run, "SST-2", 0, tmp_path / "glue", None, None), alone)
+    assert [note for note in material.notes if "head" in note] == [
+        f"the head of {run.folder.model} is dropped and SST-2 gets a new one: it has 3 outputs, the task 2"
+    ]
 
 
 def test_the_contract_names_everything_that_decides_the_result(run: Run, tmp_path: Path) -> None:
