@@ -42,6 +42,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     migrate = commands.add_parser("migrate", help="an old DeepSpeed config becomes a recipe and an engine config")
     migrate.add_argument("old", type=Path, help="DeepSpeed .json file, with progressive_layer_drop or without")
+    migrate.add_argument("--client", type=Path, help="bing_bert's own .json file beside it, with the model and rates")
     migrate.add_argument("--out", help="NAME.toml and NAME.json are written; without it, named after the old file")
     migrate.add_argument("--steps", type=int, help="optimiser steps of the run, where the file does not tell")
     migrate.add_argument("--ranks", type=int, help="GPUs of the old run, where the file gives one GPU's batch only")
@@ -164,7 +165,9 @@ def _migrate(options: argparse.Namespace) -> int:
         value = getattr(options, flag)
         if value is not None and value < 1:
             raise UserError(f"--{flag} is {value}, wanted 1 or more")
-    done, recipe, engine = write_migrated(options.old, options.out, options.force, options.steps, options.ranks)
+    done, recipe, engine = write_migrated(
+        options.old, options.out, options.force, options.steps, options.ranks, options.client
+    )
     print("\n".join(str(line) for line in done.lines))
     for note in done.notes:
         print(note, file=sys.stderr)
