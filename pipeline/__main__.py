@@ -1,4 +1,4 @@
-"""The command line: `python -m pipeline run`, one word a stage, `plan`, `migrate`, `status` and `report`."""
+"""The command line: `python -m pipeline run`, one word a stage, `plan`, `migrate`, `convert`, `status` and `report`."""
 
 import argparse
 import os
@@ -42,10 +42,15 @@ def build_parser() -> argparse.ArgumentParser:
 
     migrate = commands.add_parser("migrate", help="an old DeepSpeed config becomes a recipe and an engine config")
     migrate.add_argument("old", type=Path, help="DeepSpeed .json file, with progressive_layer_drop or without")
+    migrate.add_argument("--client", type=Path, help="bing_bert's own .json file beside it, with the model and rates")
     migrate.add_argument("--out", help="NAME.toml and NAME.json are written; without it, named after the old file")
     migrate.add_argument("--steps", type=int, help="optimiser steps of the run, where the file does not tell")
     migrate.add_argument("--ranks", type=int, help="GPUs of the old run, where the file gives one GPU's batch only")
     migrate.add_argument("--force", action="store_true", help="overwrite NAME.toml and NAME.json")
+
+    convert = commands.add_parser("convert", help="an old model folder with pickled weights becomes one to fine-tune")
+    convert.add_argument("old", type=Path, help="folder with pytorch_model.bin, config.json and a vocabulary")
+    convert.add_argument("new", type=Path, help="folder to make, with safetensors and a tokenizer.json")
 
     data = commands.add_parser("data", help="only the corpus of a recipe, or one machine's part of it")
     data.add_argument("--root", type=Path, default=Path("."), help="folder that holds corpora/ and runs/")
@@ -110,6 +115,11 @@ def _dispatch(options: argparse.Namespace) -> int:
         return plan(options.recipe, options.overrides, options.ds, options.nproc, options.out)
     if options.command == "migrate":
         return _migrate(options)
+    if options.command == "convert":
+        from pipeline.migration.pickled import convert
+
+        print("\n".join(convert(options.old, options.new)))
+        return 0
     root: Path = options.root
     if options.command == "status":
         return _status(root, options.run)
@@ -155,7 +165,9 @@ def _migrate(options: argparse.Namespace) -> int:
         value = getattr(options, flag)
         if value is not None and value < 1:
             raise UserError(f"--{flag} is {value}, wanted 1 or more")
-    done, recipe, engine = write_migrated(options.old, options.out, options.force, options.steps, options.ranks)
+    done, recipe, engine = write_migrated(
+        options.old, options.out, options.force, options.steps, options.ranks, options.client
+    )
     print("\n".join(str(line) for line in done.lines))
     for note in done.notes:
         print(note, file=sys.stderr)

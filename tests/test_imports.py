@@ -21,6 +21,7 @@ FROM_DATA_PREP = {
     "training": {"rows.masking"},
     "runs": {"corpus"},
     "layer_drop": {"rows.masking"},
+    "migration": {"tokenization.habits"},
     "stages": {"rows.shards"},
 }
 # Imported where nothing is trained: a finished run is recognised, and a recipe told, in a second.

@@ -1,1 +1,1 @@
-"""Configs for former versions of DeepSpeed, taken apart into what this pipeline reads."""
+"""Configs and model folders of former years, made into what this pipeline reads."""

@@ -147,7 +147,7 @@ def take_schedule(done: Ledger, old: Mapping[str, Any], steps: int | None) -> No
     params = {} if block == "auto" else done.params("scheduler", block)
     if params is None:
         return
-    total = _take_steps(done, params.pop("total_num_steps", None), steps)
+    total = take_steps(done, "scheduler.params.total_num_steps", params.pop("total_num_steps", None), steps)
     if block == "auto":
         done.leave_open("scheduler", f"not in the file, the old script set the rate: {defaults('schedule')}")
         return
@@ -166,8 +166,9 @@ def take_schedule(done: Ledger, old: Mapping[str, Any], steps: int | None) -> No
     _take_warmup(done, params, total)
 
 
-def _take_steps(done: Ledger, total: Any, steps: int | None) -> int | None:
-    key, to = "scheduler.params.total_num_steps", "pretrain.steps"
+def take_steps(done: Ledger, key: str, total: Any, steps: int | None) -> int | None:
+    """The number of steps: `total`, which the file has under `key`, else `steps`, which the user says."""
+    to = "pretrain.steps"
     if total == "auto":
         done.auto(key, to)
     elif total is not None and done.is_number(key, total, whole=True, least=1):

@@ -51,6 +51,8 @@ FORMER_OFFLOADS = {
     "cpu_offload_param": "offload_param",
     "cpu_offload_params": "offload_param",
 }
+# By these the client file of DeepSpeedExamples' bing_bert is known, which stood beside the DeepSpeed config.
+CLIENT_KEYS = ("bert_model_config", "mixed_seq_training", "bert_token_file", "bert_model_file")
 _FIRST_KEYS = {"zero_optimization": "stage", "bf16": "enabled", "fp16": "enabled"}
 
 
@@ -118,6 +120,19 @@ def read_json_object(path: Path) -> dict[str, Any]:
     return config
 
 
+def is_client_file(config: Mapping[str, Any]) -> bool:
+    """Whether this is bing_bert's client file rather than a DeepSpeed config."""
+    return not config.keys().isdisjoint(CLIENT_KEYS)
+
+
+def client_refusal(path: Path) -> str:
+    """What to say of a client file in the place of a DeepSpeed config."""
+    return (
+        f"{path} is the client file of bing_bert, not its DeepSpeed config: name that one, and this with it, "
+        f"`python -m pipeline migrate DEEPSPEED.json --client {path}`"
+    )
+
+
 def ds_config_problems(config: Mapping[str, Any]) -> list[str]:
     """Everything that is wrong with an engine config, one line each."""
     problems = []
@@ -182,6 +197,8 @@ def _path_of(name_or_path: str) -> Path:
 
 def _checked(path: Path) -> dict[str, Any]:
     config = read_json_object(path)
+    if is_client_file(config):
+        raise UserError(client_refusal(path))
     problems = ds_config_problems(config)
     if problems:
         listed = "".join(f"\n  {problem}" for problem in problems)

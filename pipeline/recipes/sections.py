@@ -307,11 +307,16 @@ class Tracking(Section):
 
 
 class Finetune(Section):
-    """Fine-tuning of the exported model; the rates apply to every task unless overridden."""
+    """Fine-tuning of the exported model; the rates apply to every task unless overridden.
+
+    The default `betas` and `eps` are RoBERTa's (Liu et al. 2019, appendix C).
+    """
 
     epochs: Count = 3
     rows: Count = 32
     lr: Rate = 1e-4
+    betas: tuple[Fraction, Fraction] = (0.9, 0.98)
+    eps: Rate = 1e-6
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
     warmup_fraction: Annotated[Share, Field(ge=0, lt=1)] = 0.06
     max_length: Annotated[int, Field(ge=16)] = 128

@@ -15,19 +15,21 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from tokenizers import Tokenizer
 
 from data_prep.errors import UserError
 from data_prep.files import sha256_file, sha256_json, write_atomically
-from data_prep.manifest import write_manifest
+from data_prep.manifest import is_done, write_manifest
+from pipeline.families.modeling_slim_bert import SlimBertForSequenceClassification
 from pipeline.objectives.classification import ClassificationLoader, EvaluationBatches, Inputs, encode, read_tokenizer
-from pipeline.objectives.classifier import build_classifier, read_pretrained
+from pipeline.objectives.classifier import build_classifier, read_pretrained, weight_files, what_of_head
 from pipeline.objectives.glue import Example, Task, find_task, predictions_of, read_task, score
 from pipeline.recipes import engine_config
 from pipeline.recipes.recipe import Recipe, apply_override, parse_recipe
 from pipeline.recipes.sections import Batch, Optimizer, Schedule
 from pipeline.runs.folder import begin, exclusive
 from pipeline.runs.run import Run
-from pipeline.stages.setup import build_engine, tracker_for
+from pipeline.stages.setup import build_engine, check_engine, tracker_for
 from pipeline.training.checkpoint import Checkpoints
 from pipeline.training.engine import Engine
 from pipeline.training.loop import Plan, train
@@ -90,17 +92,19 @@ def finetune(
     started = time.time()
     job = prepare(run, task, seed, data, model, overrides)
     with started_ranks() as ranks:
+        settings, inputs = job.contract()
+        is_new = force or not is_done(job.folder, "finetune", settings, inputs) if ranks.is_main else None
+        material = read_material(job, ranks) if ranks.from_main(is_new) else None
         if ranks.is_main:
             job.folder.mkdir(parents=True, exist_ok=True)
         # The seed's own lock: other tasks and seeds of the run may be at work beside it.
         with exclusive(job.folder) if ranks.is_main else nullcontext():
-            settings, inputs = job.contract()
             needed = ranks.from_main(begin(job.folder, "finetune", settings, inputs, force) if ranks.is_main else None)
-            if not needed:
+            if material is None or not needed:
                 if ranks.is_main:
                     print(f"finetune {job.task.name} seed {seed}: done, skipped ({job.folder})", flush=True)
                 return 0
-            results = train_task(job, ranks)
+            results = train_task(job, material, ranks, started)
             if ranks.is_main:
                 write_manifest(job.folder, "finetune", settings, inputs, started, results)
                 shutil.rmtree(job.folder / "checkpoints", ignore_errors=True)
@@ -117,6 +121,8 @@ def prepare(run: Run, task: str, seed: int, data: Path | None, model: Path | Non
     wanted = find_task(task)
     recipe = overridden(run.recipe, overrides or [])
     folder = model or run.folder.model
+    if folder.is_dir() and any(folder.glob("*.bin")):
+        weight_files(folder)  # a folder of former years lacks more, and one command makes all of it
     missing = [name for name in ("config.json", "tokenizer.json") if not (folder / name).is_file()]
     if missing:
         raise UserError(
@@ -143,7 +149,7 @@ def overridden(recipe: Recipe, overrides: list[str]) -> Recipe:
 def finetune_recipe(recipe: Recipe, world_size: int) -> Recipe:
     """The run's recipe with batch, optimiser and schedule of fine-tuning, for the engine and the loop.
 
-    Betas and epsilon are RoBERTa's (Liu et al. 2019, appendix C), the clipping norm is BERT's.
+    The clipping norm is BERT's. Raises UserError where these ranks cannot share the rows of a step.
     """
     chosen = recipe.finetune
     if chosen.rows % world_size:
@@ -152,7 +158,12 @@ def finetune_recipe(recipe: Recipe, world_size: int) -> Recipe:
             "change finetune.rows or start fewer ranks"
         )
     optimizer = Optimizer(
-        name="adamw", lr=chosen.lr, weight_decay=chosen.weight_decay, betas=(0.9, 0.98), eps=1e-6, gradient_clipping=1.0
+        name="adamw",
+        lr=chosen.lr,
+        weight_decay=chosen.weight_decay,
+        betas=chosen.betas,
+        eps=chosen.eps,
+        gradient_clipping=1.0,
     )
     return recipe.model_copy(
         update={
@@ -191,14 +202,26 @@ class DevEvaluation:
         return {"loss": float(loss)} | score(self._task, self.predictions, self._labels)
 
 
-def train_task(job: Job, ranks: Ranks) -> dict[str, Any]:
-    """Train for the recipe's epochs, evaluating after each, and write metrics.json and dev.tsv. Collective.
+@dataclass(frozen=True)
+class Material:
+    """All that a fine-tuning reads, read and checked: the recipe of these ranks, the model, its rows, and `notes`."""
 
-    Returns the results for the manifest, the same as metrics.json.
+    recipe: Recipe
+    model: SlimBertForSequenceClassification
+    loader: ClassificationLoader
+    validate: DevEvaluation
+    max_length: int
+    notes: tuple[str, ...]
+
+
+def read_material(job: Job, ranks: Ranks) -> Material:
+    """Read a job's model, tokenizer and rows, and write nothing.
+
+    Raises UserError for whatever cannot be used, so that a seed's folder begins with what it can end with.
     """
-    started = time.time()
-    task, folder, chosen = job.task, job.folder, job.run.recipe.finetune
+    task, chosen = job.task, job.run.recipe.finetune
     recipe = finetune_recipe(job.run.recipe, ranks.world_size)
+    check_engine(job.run.engine, ranks)
 
     # Data
     pretrained = read_pretrained(job.model)
@@ -207,6 +230,7 @@ def train_task(job: Job, ranks: Ranks) -> dict[str, Any]:
     longest = shape.max_row_length if shape.positions == "absolute" else chosen.max_length
     max_length = min(chosen.max_length, longest)
     tokenizer = read_tokenizer(job.model, shape.vocab_size)
+    _check_length(job, max_length, tokenizer)
     train_rows, dev_rows = (encode(rows, tokenizer, max_length, task.is_regression) for rows in (job.train, job.dev))
     micro_rows, _ = engine_config.accumulation_steps(
         recipe.batch.global_rows, recipe.batch.micro_rows, ranks.world_size
@@ -218,8 +242,34 @@ def train_task(job: Job, ranks: Ranks) -> dict[str, Any]:
 
     # Model
     model = build_classifier(pretrained, task, chosen.dropout, job.seed)
-    parameters = sum(parameter.numel() for parameter in model.parameters())
-    engine = build_engine(model, job.run.engine, recipe, ranks)
+    notes = [note for note in [what_of_head(pretrained, task)] if note]
+    if max_length < chosen.max_length:
+        notes.append(
+            f"texts are cut at {max_length} tokens: the model has no more positions ({chosen.max_length} asked)"
+        )
+    return Material(recipe, model, loader, validate, max_length, tuple(notes))
+
+
+def _check_length(job: Job, max_length: int, tokenizer: Tokenizer) -> None:
+    """UserError where rows of `max_length` tokens have no room for a token of every text: they cannot be cut to it."""
+    is_pair = len(job.task.columns) > 1
+    least = tokenizer.num_special_tokens_to_add(is_pair) + (2 if is_pair else 1)
+    if max_length < least:
+        raise UserError(
+            f"{job.model} has positions for {max_length} tokens (max_position_embeddings of its config.json), and a "
+            f"row of {job.task.name} needs {least} or more: take a model with more positions"
+        )
+
+
+def train_task(job: Job, material: Material, ranks: Ranks, started: float) -> dict[str, Any]:
+    """Train for the recipe's epochs, evaluating after each, and write metrics.json and dev.tsv. Collective.
+
+    `started` is when reading began. Returns the results for the manifest, the same as metrics.json.
+    """
+    task, folder, chosen = job.task, job.folder, job.run.recipe.finetune
+    recipe, loader, validate = material.recipe, material.loader, material.validate
+    parameters = sum(parameter.numel() for parameter in material.model.parameters())
+    engine = build_engine(material.model, job.run.engine, recipe, ranks)
 
     # Training
     steps = chosen.epochs * loader.steps_per_epoch
@@ -236,10 +286,8 @@ def train_task(job: Job, ranks: Ranks) -> dict[str, Any]:
     label = f"finetune {task.name} seed {job.seed}"
     tracker = tracker_for(job.run, label.replace(" ", "-"), folder, ranks)
     with Metrics(folder, label, steps, tracker, ranks.is_main) as metrics:
-        if max_length < chosen.max_length:
-            metrics.say(
-                f"texts are cut at {max_length} tokens: the model has no more positions ({chosen.max_length} asked)"
-            )
+        for note in material.notes:
+            metrics.say(note)
         outcome = train(
             engine, loader, plan, metrics, Checkpoints(folder / "checkpoints", recipe.checkpoint.keep), validate
         )
@@ -265,7 +313,7 @@ def train_task(job: Job, ranks: Ranks) -> dict[str, Any]:
         "steps": outcome.step,
         "tokens": outcome.tokens,
         "parameters": parameters,
-        "max_length": max_length,
+        "max_length": material.max_length,
         "world_size": ranks.world_size,
         "seconds_training": outcome.seconds,
         "seconds": round(time.time() - started, 2),

@@ -32,13 +32,18 @@ def build_engine(
 
     Raises UserError where it says something that these ranks cannot do.
     """
+    check_engine(engine, ranks)
     model.encoder.activation_checkpointing = "activation_checkpointing" in engine
     if engine.get("compile", {}).get("layers"):
-        if ranks.device.type == "cpu":
-            raise UserError("compile.layers of the DeepSpeed config needs a GPU and there is none: take it out")
         compile_layers(model.encoder.layers)
     config = engine_config.join(engine, recipe, ranks.world_size)
     return Engine(model, config, optimizers.parameter_groups(model, recipe.optimizer.weight_decay), ranks)
+
+
+def check_engine(engine: dict[str, Any], ranks: Ranks) -> None:
+    """Raise UserError where an engine config says something that these ranks cannot do."""
+    if engine.get("compile", {}).get("layers") and ranks.device.type == "cpu":
+        raise UserError("compile.layers of the DeepSpeed config needs a GPU and there is none: take it out")
 
 
 def build_data(run: Run, ranks: Ranks) -> tuple[ShardReader, Loader, MlmValidation]:

@@ -44,3 +44,14 @@ def write_sentiment(folder: Path, train_rows: int = 70, dev_rows: int = 30) -> N
             filler = " ".join(WORDS[2 + (number * step) % 8] for step in range(1, 2 + number % 5))
             lines.append(f"{filler} {WORDS[number % 2]} film \t{1 - number % 2}")
         (folder / "SST-2" / f"{name}.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def write_similarity(folder: Path, train_rows: int = 64, dev_rows: int = 100) -> None:
+    """STS-B files of pairs of which no two are alike, whose score is the number of "good" in the first, 0 to 5."""
+    (folder / "STS-B").mkdir(parents=True)
+    for name, count, start in (("train", train_rows, 0), ("dev", dev_rows, 100)):
+        lines = ["sentence1\tsentence2\tscore"]
+        for number in range(start, start + count):
+            first = " ".join(WORDS[2 + int(digit)] for digit in oct(512 + number)[2:])
+            lines.append(f"{first}{' good' * (number % 6)}\tthe film\t{number % 6}")
+        (folder / "STS-B" / f"{name}.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8")

@@ -1,14 +1,18 @@
 """Classifiers on our own and on stock model folders, against the stock classes where they exist."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from transformers import (
     BertConfig,
+    BertForQuestionAnswering,
     BertForSequenceClassification,
+    BertForTokenClassification,
     BertModel,
     RobertaConfig,
     RobertaForMaskedLM,
@@ -16,7 +20,9 @@ from transformers import (
 )
 
 from data_prep.errors import UserError
-from pipeline.objectives.classifier import build_classifier, read_pretrained
+from pipeline.families.hf import build_model
+from pipeline.families.modeling_slim_bert import SlimBertForSequenceClassification
+from pipeline.objectives.classifier import build_classifier, read_pretrained, what_of_head
 from pipeline.objectives.glue import TASKS
 from tests.objectives.material import SHAPE, write_model
 
@@ -105,6 +111,92 @@ def test_roberta_gets_robertas_head(tmp_path: Path) -> None:
     torch.testing.assert_close(model(**batch).logits, stock(**batch).logits, atol=1e-5, rtol=1e-5)
 
 
+MNLI_NAMES = ("entailment", "neutral", "contradiction")
+
+
+def fine_tuned(family: str, folder: Path, **more: Any) -> torch.nn.Module:
+    """A stock classifier as somebody has fine-tuned it."""
+    torch.manual_seed(1)
+    if family == "bert":
+        stock = BertForSequenceClassification(BertConfig(**SMALL, **more))
+    else:
+        stock = RobertaForSequenceClassification(RobertaConfig(**SMALL, pad_token_id=1, type_vocab_size=1, **more))
+    save(stock, folder)
+    return stock.eval()
+
+
+def named(*names: str) -> dict[int, str]:
+    return dict(enumerate(names))
+
+
+@pytest.mark.parametrize("family", ["bert", "roberta"])
+@pytest.mark.parametrize(
+    ("task", "config", "why"),
+    [
+        ("MNLI", {"num_labels": 3}, None),
+        ("MNLI", {"id2label": named(*MNLI_NAMES)}, None),
+        ("MNLI", {"id2label": named("ENTAILMENT", "NEUTRAL", "CONTRADICTION")}, None),
+        ("SST-2", {"id2label": named("NEGATIVE", "POSITIVE")}, None),
+        ("STS-B", {"num_labels": 1}, None),
+        ("RTE", {"num_labels": 3}, "it has 3 outputs, the task 2"),
+        (
+            "MNLI",
+            {"id2label": named(*reversed(MNLI_NAMES))},
+            "its labels are contradiction, neutral, entailment, those",
+        ),
+        ("RTE", {"id2label": named("negative", "positive")}, "its labels are negative, positive, those of the task"),
+        ("STS-B", {"id2label": named("toxic")}, "its labels are toxic, those of the task scores"),
+        ("RTE", {"problem_type": "multi_label_classification"}, "it was trained for multi_label_classification"),
+        ("RTE", {"architectures": ["BertForMultipleChoice"]}, "it is of BertForMultipleChoice"),
+    ],
+)
+def test_a_classifier_on_the_checkpoint_is_kept_where_its_labels_are_the_tasks(
+    family: str, task: str, config: dict[str, Any], why: str | None, tmp_path: Path
+) -> None:
+    stock = fine_tuned(family, tmp_path, **{key: value for key, value in config.items() if key != "architectures"})
+    if "architectures" in config:
+        saved = json.loads((tmp_path / "config.json").read_text())
+        (tmp_path / "config.json").write_text(json.dumps(saved | config))
+    pretrained = read_pretrained(tmp_path)
+    model = build_classifier(pretrained, TASKS[task], 0.1, 0).eval()
+    said = what_of_head(pretrained, TASKS[task])
+    if why is not None:
+        assert f"is dropped and {task} gets a new one: {why}" in said
+        drawn = build_classifier(replace(pretrained, head={}), TASKS[task], 0.1, 0)
+        head, new = model.classifier.state_dict(), drawn.classifier.state_dict()
+        assert all(torch.equal(head[name], new[name]) for name in new)
+        return
+    assert said.endswith(f"is kept: its labels are those of {task}")
+    batch = {"input_ids": torch.tensor([[0, 9, 2, 2, 8, 2], [0, 7, 6, 2, 5, 2]]), "attention_mask": torch.ones(2, 6)}
+    torch.testing.assert_close(model(**batch).logits, stock(**batch).logits, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("cls", [BertForQuestionAnswering, BertForTokenClassification])
+def test_heads_for_other_things_than_texts_are_dropped(cls: type, tmp_path: Path) -> None:
+    save(cls(BertConfig(**SMALL)), tmp_path)
+    pretrained = read_pretrained(tmp_path)
+    assert f"is dropped and RTE gets a new one: it is of {cls.__name__}" in what_of_head(pretrained, TASKS["RTE"])
+    build_classifier(pretrained, TASKS["RTE"], 0.1, 0)
+
+
+@pytest.mark.parametrize("with_pooler", [False, True])
+def test_our_own_classifier_is_kept_too(with_pooler: bool, tmp_path: Path) -> None:
+    made = build_model(
+        SHAPE, SlimBertForSequenceClassification, seed=3, num_labels=2, classifier_pooler=with_pooler
+    ).eval()
+    made.save_pretrained(tmp_path)
+    pretrained = read_pretrained(tmp_path)
+    assert what_of_head(pretrained, TASKS["MNLI"]).endswith("it has 2 outputs, the task 3")
+    kept = build_classifier(pretrained, TASKS["RTE"], 0.1, 0).eval()
+    tokens = torch.tensor([[2, 4, 3], [2, 5, 3]])
+    torch.testing.assert_close(kept(tokens).logits, made(tokens).logits)
+
+
+def test_an_encoder_alone_is_not_talked_about(tmp_path: Path) -> None:
+    write_model(tmp_path / "model")
+    assert what_of_head(read_pretrained(tmp_path / "model"), TASKS["RTE"]) == ""
+
+
 def test_folders_that_cannot_be_used_are_refused(tmp_path: Path) -> None:
     save(BertModel(BertConfig(**SMALL)), tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
@@ -118,5 +210,30 @@ def test_folders_that_cannot_be_used_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"model\.safetensors is damaged"):
         read_pretrained(tmp_path)
     (tmp_path / "model.safetensors").rename(tmp_path / "pytorch_model.bin")
-    with pytest.raises(UserError, match="pickled weights are not read"):
+    with pytest.raises(
+        UserError, match=r"pickled weights are not read: .* `python -m pipeline convert \S+ NEW_FOLDER`"
+    ):
         read_pretrained(tmp_path)
+    (tmp_path / "pytorch_model.bin").unlink()
+    with pytest.raises(UserError, match=r"has no \*\.safetensors; load the model"):
+        read_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        ("{", r"config\.json is not valid JSON"),
+        ("[]", r"config\.json is not a JSON object"),
+        ('{"model_type": "bert", "hidden_size": "16"}', r"config\.json cannot be read by transformers: .*hidden_size"),
+        ('{"model_type": "x", "auto_map": {"AutoConfig": "x.X"}}', "cannot be read by transformers: .*custom code"),
+        ('{"model_type": "bert", "hidden_act": "loud"}', "activation that transformers has not: 'loud'"),
+    ],
+)
+def test_configs_that_cannot_be_used_are_refused(said: str, words: str, tmp_path: Path) -> None:
+    save(BertModel(BertConfig(**SMALL)), tmp_path)
+    added = json.loads(said) if said.startswith('{"') else None
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(said if added is None else json.dumps(config | added))
+    (tmp_path / "x.py").write_text("raise SystemExit('the code of the folder ran')\n")
+    with pytest.raises(UserError, match=words):
+        build_classifier(read_pretrained(tmp_path), TASKS["RTE"], 0.1, 0)

@@ -1,7 +1,9 @@
 """Fine-tuning from the files in to the files out: skipping, resuming to the same result, refusing what changed."""
 
 import json
-from contextlib import contextmanager
+import shutil
+from collections.abc import Callable
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,14 +14,18 @@ import torch
 
 from data_prep.errors import UserError
 from pipeline.__main__ import main
+from pipeline.families.hf import build_model
+from pipeline.families.modeling_slim_bert import SlimBertForSequenceClassification
 from pipeline.objectives.classification import EvaluationBatches, Inputs, encode
 from pipeline.objectives.glue import TASKS, Example
+from pipeline.recipes import engine_config
 from pipeline.recipes.recipe import Recipe, parse_recipe
 from pipeline.runs.run import Run
+from pipeline.stages import finetune as stage
 from pipeline.stages.finetune import DevEvaluation, finetune_recipe, overridden, prepare
 from pipeline.training.ranks import Ranks
 from tests import ranks
-from tests.objectives.material import SHAPE, tokenizer, write_model, write_sentiment
+from tests.objectives.material import SHAPE, tokenizer, write_model, write_sentiment, write_similarity
 
 RECIPE = {
     "tracking": {"wandb": "disabled", "log_every_steps": 4},
@@ -50,7 +56,11 @@ def test_the_engine_gets_the_rows_and_rates_of_fine_tuning() -> None:
     recipe = finetune_recipe(parse_recipe(RECIPE, "test"), world_size=2)
     assert (recipe.batch.global_rows, recipe.batch.micro_rows) == (8, 8)
     assert (recipe.optimizer.name, recipe.optimizer.lr, recipe.optimizer.weight_decay) == ("adamw", 0.02, 0.01)
+    assert (recipe.optimizer.betas, recipe.optimizer.eps) == ((0.9, 0.98), 1e-6)
     assert (recipe.schedule.warmup_fraction, recipe.schedule.decay) == (0.06, "linear")
+    berts = overridden(recipe, ["finetune.betas=[0.9,0.999]", "finetune.eps=1e-8", "finetune.weight_decay=0.1"])
+    given = engine_config.join({}, finetune_recipe(berts, world_size=1), 1)["optimizer"]["params"]
+    assert (given["betas"], given["eps"], given["weight_decay"]) == ([0.9, 0.999], 1e-8, 0.1)
     with pytest.raises(UserError, match=r"finetune\.rows \(8\) is not a multiple of the number of ranks \(3\)"):
         finetune_recipe(recipe, world_size=3)
 
@@ -70,6 +80,83 @@ def test_what_is_missing_is_said_before_anything_starts(run: Run, tmp_path: Path
         UserError, match=r"it has no tokenizer\.json; finish the run's export stage, or name with --model"
     ):
         prepare(run, "SST-2", 0, data, None, None)
+
+
+def spoil_weights(run: Run, data: Path) -> None:
+    (run.folder.model / "model.safetensors").rename(run.folder.model / "pytorch_model.bin")
+
+
+def spoil_config(run: Run, data: Path) -> None:
+    config = run.folder.model / "config.json"
+    config.write_text(config.read_text(encoding="utf-8").replace('"hidden_size": 16', '"hidden_size": 32'))
+
+
+def spoil_tokenizer(run: Run, data: Path) -> None:
+    tokenizer(pairs=False).save(str(run.folder.model / "tokenizer.json"))
+
+
+def spoil_positions(run: Run, data: Path) -> None:
+    shutil.rmtree(run.folder.model)
+    write_model(run.folder.model, replace(SHAPE, max_positions=2))
+
+
+def spoil_data(run: Run, data: Path) -> None:
+    with (data / "SST-2" / "dev.tsv").open("a", encoding="utf-8") as file:
+        file.write("good film\tgood\n")
+
+
+def spoil_engine(run: Run, data: Path) -> None:
+    run.engine["compile"] = {"layers": True}
+
+
+def spoil_rows(run: Run, data: Path) -> None:
+    object.__setattr__(run, "recipe", overridden(run.recipe, ["finetune.rows=9"]))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (spoil_weights, "pickled weights are not read"),
+        (spoil_config, r"do not fit its config\.json"),
+        (spoil_tokenizer, "a classifier needs"),
+        (spoil_positions, "positions for 2 tokens .* SST-2 needs 3 or more"),
+        (spoil_data, "label 'good' is none of"),
+        (spoil_engine, r"compile\.layers .* needs a GPU"),
+        (spoil_rows, r"finetune\.rows \(9\) is not a multiple of the number of ranks \(2\)"),
+    ],
+)
+@pytest.mark.parametrize("force", [False, True])
+def test_what_cannot_be_fine_tuned_leaves_no_trace(
+    spoil: Callable[[Run, Path], None],
+    words: str,
+    force: bool,
+    run: Run,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A folder begun with a bad input would refuse the mended one; `--force` must not cost the results before."""
+    two = Ranks(0, 0, 2, torch.device("cpu"))
+    monkeypatch.setattr(Ranks, "from_main", lambda self, value: value)
+    monkeypatch.setattr(stage, "started_ranks", lambda: nullcontext(two))
+    folder = run.folder.finetune("SST-2", 0)
+    if force:
+        folder.mkdir(parents=True)
+        (folder / "metrics.json").write_text("{}")
+    spoil(run, tmp_path / "glue")
+    with pytest.raises(UserError, match=words):
+        stage.finetune(run, "SST-2", 0, tmp_path / "glue", force=force)
+    assert [path.name for path in folder.parent.rglob("*.json")] == (["metrics.json"] if force else [])
+    assert folder.exists() == force
+
+
+def test_what_becomes_of_a_classifier_on_the_model_is_noted(run: Run, tmp_path: Path) -> None:
+    model = build_model(SHAPE, SlimBertForSequenceClassification, seed=1, num_labels=3)
+    model.save_pretrained(run.folder.model)
+    alone = Ranks(0, 0, 1, torch.device("cpu"))
+    material = stage.read_material(prepare(run, "SST-2", 0, tmp_path / "glue", None, None), alone)
+    assert [note for note in material.notes if "head" in note] == [
+        f"the head of {run.folder.model} is dropped and SST-2 gets a new one: it has 3 outputs, the task 2"
+    ]
 
 
 def test_the_contract_names_everything_that_decides_the_result(run: Run, tmp_path: Path) -> None:
@@ -209,6 +296,20 @@ def test_two_ranks_learn_what_one_does(run: Run, tmp_path: Path) -> None:
     assert after_two["loss"] == pytest.approx(after_one["loss"], rel=1e-3)
     assert after_two["tokens"] == after_one["tokens"]
     assert abs(two["headline"] - one["headline"]) < 4
+
+
+@pytest.mark.dist
+def test_a_regression_in_bf16_scores_almost_every_row_apart(run: Run, tmp_path: Path) -> None:
+    """bf16 has 8 bits: scores rounded to it would tell half of these 100 different rows apart."""
+    engine = engine_config.load_ds_config("zero1_bf16")
+    half = Run.of(tmp_path, "half", run.recipe, engine).save()
+    write_model(half.folder.model, replace(SHAPE, initializer_range=0.3))  # rows end far apart without long training
+    write_similarity(tmp_path / "glue")
+    place = ["--root", str(tmp_path), "--run", "half", "--data", str(tmp_path / "glue")]
+    ranks.run(["-m", "pipeline", "finetune", "--task", "STS-B", *place, "finetune.lr=0.002"], 1, tmp_path)
+    lines = (half.folder.finetune("STS-B", 0) / "dev.tsv").read_text(encoding="utf-8").split("\n")[1:-1]
+    assert len(lines) == 100
+    assert len({line.split("\t")[1] for line in lines}) > 80
 
 
 def test_a_mistake_is_one_line_and_exit_code_2(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
