@@ -60,6 +60,8 @@ class SlimBertConfig(PreTrainedConfig):
     """
 
     model_type = "slim_bert"
+    # What Trainer keeps from `compute_metrics`: stock masked-LM classes give it one array of logits.
+    keys_to_ignore_at_inference = ["sentence_logits"]  # noqa: RUF012 (transformers' convention)
 
     vocab_size: int = 30522
     hidden_size: int = 256
@@ -445,7 +447,7 @@ class SlimBertOutput(MaskedLMOutput):
 
 
 class SlimBertForMaskedLM(SlimBertPreTrainedModel):
-    """Encoder and masked-LM head; the head runs on the masked positions only when they are known.
+    """Encoder and masked-LM head; the head runs on the masked positions only when they are given.
 
     With `sentence_head` also BERT's next-sentence head: pooler and two classes. Class 0: the two segments of
     the row stand as in the text; class 1: they do not (BERT: another second segment; ALBERT: swapped).
@@ -467,7 +469,7 @@ class SlimBertForMaskedLM(SlimBertPreTrainedModel):
 
     @property
     def accepts_loss_kwargs(self) -> bool:
-        """Whether transformers' Trainer may pass `num_items_in_batch`: it counts `labels`, and no sentence labels."""
+        """Whether transformers' Trainer may pass `num_items_in_batch`: it counts `labels`, and no sentence targets."""
         return not self.config.sentence_head
 
     def get_output_embeddings(self) -> nn.Module:
@@ -485,7 +487,7 @@ class SlimBertForMaskedLM(SlimBertPreTrainedModel):
         document_ids: Tensor | None = None,
         labels: Tensor | None = None,
         masked_positions: Tensor | None = None,
-        sentence_labels: Tensor | None = None,
+        sentence_targets: Tensor | None = None,
         gates: Gates | None = None,
         switch: Switch | None = None,
         output_hidden_states: bool = False,
@@ -494,19 +496,20 @@ class SlimBertForMaskedLM(SlimBertPreTrainedModel):
     ) -> SlimBertOutput:
         """Logits and, with labels, the mean cross entropy in fp32 (0 when no label counts).
 
-        masked_positions (N,): flat indices into B*L; labels are then (N,) and logits (N, V). Labels (B, L)
-        without masked_positions: the head runs where the label is not -100, logits (N, V) in row order.
-        Without either: logits (B, L, V). sentence_labels (B,), 0, 1 or -100: the mean cross entropy of the
-        sentence head is added to the loss; raises ValueError when the model has no such head.
-        num_items_in_batch, num_sentences_in_batch: sums of cross entropies of `labels` and `sentence_labels` are
+        masked_positions (N,): flat indices into B*L, where alone the head runs; labels are then (N,) and logits
+        (N, V). Without them labels are (B, L) and logits (B, L, V), as in stock classes. sentence_targets (B,),
+        0, 1 or -100: the mean cross entropy of the sentence head is added to the loss; raises ValueError when the
+        model has no such head. They are not called labels: transformers' Trainer takes every argument with that word
+        in its name for one that all data have.
+        num_items_in_batch, num_sentences_in_batch: sums of cross entropies of `labels` and `sentence_targets` are
         divided by these (see `label_count`), not by how many count here; raises ValueError where both kinds of
         labels are given and one of the numbers. The other arguments are those of `SlimBertModel.forward`.
         """
-        if sentence_labels is not None and not self.config.sentence_head:
-            raise ValueError("sentence_labels were given to a model without a sentence head (config.sentence_head)")
-        both = labels is not None and sentence_labels is not None
+        if sentence_targets is not None and not self.config.sentence_head:
+            raise ValueError("sentence_targets were given to a model without a sentence head (config.sentence_head)")
+        both = labels is not None and sentence_targets is not None
         if both and (num_items_in_batch is None) != (num_sentences_in_batch is None):
-            raise ValueError("num_items_in_batch and num_sentences_in_batch go together, as labels and sentence_labels")
+            raise ValueError("num_items_in_batch and num_sentences_in_batch go together, as their labels do")
         encoded = self.encoder(
             input_ids,
             attention_mask=attention_mask,
@@ -519,18 +522,15 @@ class SlimBertForMaskedLM(SlimBertPreTrainedModel):
         )
         x = encoded.last_hidden_state
         sentence_logits = self.sentence(self.pooler(x)) if self.config.sentence_head else None
-        if labels is not None and masked_positions is None:
-            labels = labels.reshape(-1)
-            masked_positions = (labels != IGNORED_LABEL).nonzero().squeeze(1)
-            labels = labels[masked_positions]
         if masked_positions is not None:
             x = x.reshape(-1, x.shape[-1]).index_select(0, masked_positions)
         logits = self.lm_head(x)
         loss = None
         if labels is not None:
-            loss = SlimBertCrossEntropy.apply(logits, labels, num_items_in_batch)
-        if sentence_labels is not None:
-            sentence_loss = SlimBertCrossEntropy.apply(sentence_logits, sentence_labels, num_sentences_in_batch)
+            rows = logits.reshape(-1, logits.shape[-1])
+            loss = SlimBertCrossEntropy.apply(rows, labels.reshape(-1), num_items_in_batch)
+        if sentence_targets is not None:
+            sentence_loss = SlimBertCrossEntropy.apply(sentence_logits, sentence_targets, num_sentences_in_batch)
             loss = sentence_loss if loss is None else loss + sentence_loss
         return SlimBertOutput(
             loss=loss, logits=logits, hidden_states=encoded.hidden_states, sentence_logits=sentence_logits

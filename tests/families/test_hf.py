@@ -313,7 +313,7 @@ def test_both_heads_and_their_gradients_equal_those_of_bert_for_pretraining(size
     torch.testing.assert_close(found.logits[real], wanted.prediction_logits[real], atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(found.sentence_logits, wanted.seq_relationship_logits, atol=1e-5, rtol=1e-5)
 
-    loss = ours(ids, **given, labels=labels, sentence_labels=sentences).loss
+    loss = ours(ids, **given, labels=labels, sentence_targets=sentences).loss
     their_loss = theirs(ids, **given, labels=labels, next_sentence_label=sentences).loss
     torch.testing.assert_close(loss, their_loss, atol=1e-5, rtol=1e-5)
     loss.backward()
