@@ -5,18 +5,26 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from transformers import BertForMaskedLM, BertForQuestionAnswering, BertForSequenceClassification
+from transformers import (
+    BertForMaskedLM,
+    BertForMultipleChoice,
+    BertForQuestionAnswering,
+    BertForSequenceClassification,
+    BertForTokenClassification,
+)
 from transformers.utils.generic import find_labels
 
 from pipeline.families import modeling_slim_bert
-from pipeline.families.hf import build_model, read_state
+from pipeline.families.hf import build_model, config_from_shape, read_state
 from pipeline.families.modeling_slim_bert import (
     SlimBertConfig,
     SlimBertCrossEntropy,
     SlimBertDropout,
     SlimBertForMaskedLM,
+    SlimBertForMultipleChoice,
     SlimBertForQuestionAnswering,
     SlimBertForSequenceClassification,
+    SlimBertForTokenClassification,
     SlimBertModel,
     rotary_factors,
     turned,
@@ -292,6 +300,62 @@ def test_activation_checkpointing_gives_identical_gradients() -> None:
         model(ids, labels=ids, gates=gates).loss.backward()
         gradients.append([p.grad for p in model.parameters()] + [g.grad for g in gates.heads + gates.neurons])
     assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
+
+
+def test_transformers_own_checkpointing_gives_identical_gradients() -> None:
+    shape = replace(SHAPE, dropout=0.2, attention_dropout=0.2)
+    gradients, passes = [], []
+    for checkpointing in (False, True):
+        model = build_model(shape, seed=0)
+        if checkpointing:
+            with pytest.warns(FutureWarning, match="gradient_checkpointing_enable"):
+                model.gradient_checkpointing_enable()
+        runs: list[object] = []
+        model.encoder.layers[1].ffn.register_forward_hook(lambda *_, runs=runs: runs.append(None))
+        gates = ones(shape, requires_grad=True)
+        ids = some_ids(2, 9)
+        torch.manual_seed(8)
+        model(ids, labels=ids, gates=gates).loss.backward()
+        gradients.append([p.grad for p in model.parameters()] + [g.grad for g in gates.heads + gates.neurons])
+        passes.append(len(runs))
+    assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
+    assert passes == [1, 2]
+
+
+@pytest.mark.parametrize("shape", [SHAPE, ROTARY], ids=["absolute", "rotary"])
+def test_attentions_are_those_of_each_layers_own_heads_and_cost_nothing_unasked(shape: EncoderShape) -> None:
+    model = build_model(shape, seed=0).eval()
+    ids = some_ids(2, 9)
+    plain = model(ids)
+    assert plain.attentions is None
+    output = model(ids, output_attentions=True)
+    assert [each.shape for each in output.attentions] == [(2, layer.heads, 9, 9) for layer in shape.layers]
+    torch.testing.assert_close(output.attentions[0].sum(-1), torch.ones(2, 3, 9))
+    torch.testing.assert_close(output.logits, plain.logits)
+    model.train().activation_checkpointing_enable()
+    again = model(ids, labels=ids, output_attentions=True)
+    again.loss.backward()
+    assert len(again.attentions) == len(shape.layers)
+    assert torch.equal(model.eval()(ids).logits, plain.logits)
+
+    config = config_from_shape(shape)
+    config.output_attentions = config.output_hidden_states = True
+    model = SlimBertForMaskedLM(config)
+    output = model(ids)
+    assert (len(output.attentions), len(output.hidden_states)) == (3, 4)
+    assert list(model(ids, output_attentions=False, output_hidden_states=False)) == ["logits"]
+
+
+def test_arguments_that_cannot_be_are_refused() -> None:
+    model = build_model(SHAPE, seed=0)
+    ids = some_ids(2, 9)
+    for given in ({}, {"input_ids": ids, "inputs_embeds": torch.zeros(2, 9, 16)}):
+        with pytest.raises(ValueError, match="give either input_ids or inputs_embeds"):
+            model(**given)
+    with pytest.raises(TypeError, match="an unexpected keyword argument 'atention_mask'"):
+        model(ids, atention_mask=torch.ones_like(ids))
+    with pytest.raises(ValueError, match="output_attentions was asked of a pass whose layers a switch may drop"):
+        model(ids, switch=lambda index, layer, x, *of_rows: x, output_attentions=True)
 
 
 def test_dropout_of_zero_draws_nothing_and_changes_nothing() -> None:
@@ -686,8 +750,12 @@ def test_transformers_trainer_finds_the_labels_of_stock_classes_and_one_array_of
         (SlimBertForMaskedLM, BertForMaskedLM),
         (SlimBertForSequenceClassification, BertForSequenceClassification),
         (SlimBertForQuestionAnswering, BertForQuestionAnswering),
+        (SlimBertForTokenClassification, BertForTokenClassification),
+        (SlimBertForMultipleChoice, BertForMultipleChoice),
     ]:
         assert find_labels(ours) == find_labels(theirs)
+        # Every head takes more than it names, which Trainer would read as taking num_items_in_batch.
+        assert "accepts_loss_kwargs" in vars(ours)
     model = build_model(WITH_HEAD, seed=0).eval()
     ids = some_ids(2, 9)
     output = model(ids, labels=ids)
