@@ -16,12 +16,18 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers import initialization as init
 from transformers.activations import ACT2FN
+from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import (
     BaseModelOutput,
     MaskedLMOutput,
+    MultipleChoiceModelOutput,
     QuestionAnsweringModelOutput,
     SequenceClassifierOutput,
+    TokenClassifierOutput,
 )
+from transformers.utils.generic import can_return_tuple
+from transformers.utils.import_utils import is_tracing
+from transformers.utils.output_capturing import OutputRecorder, capture_outputs
 
 IGNORED_LABEL = -100
 # Logits worked on at a time by the loss: on a CPU what its cache holds, elsewhere what memory easily does.
@@ -60,6 +66,8 @@ class SlimBertConfig(PreTrainedConfig):
     """
 
     model_type = "slim_bert"
+    # What Trainer keeps from `compute_metrics`: stock masked-LM classes give it one array of logits.
+    keys_to_ignore_at_inference = ["sentence_logits"]  # noqa: RUF012 (transformers' convention)
 
     vocab_size: int = 30522
     hidden_size: int = 256
@@ -135,29 +143,36 @@ class SlimBertEmbeddings(nn.Module):
         self.norm = nn.LayerNorm(hidden, eps=config.layer_norm_eps)
         self.dropout = SlimBertDropout(config.hidden_dropout_prob)
 
-    def forward(self, input_ids: Tensor, token_type_ids: Tensor | None, position_ids: Tensor | None) -> Tensor:
-        x = self.word(input_ids)
+    def forward(
+        self,
+        input_ids: Tensor | None,
+        token_type_ids: Tensor | None,
+        position_ids: Tensor | None,
+        inputs_embeds: Tensor | None = None,
+    ) -> Tensor:
+        x = self.word(input_ids) if inputs_embeds is None else inputs_embeds
         if self.position is not None:
-            x = x + self.position(self._table_rows(self.position, input_ids, position_ids))
+            x = x + self.position(self._table_rows(self.position, x.shape[1], input_ids, position_ids))
         if self.token_type is not None:
             if token_type_ids is None:
-                token_type_ids = input_ids.new_zeros(1, 1)
+                token_type_ids = torch.zeros(1, 1, dtype=torch.long, device=x.device)
             x = x + self.token_type(token_type_ids)
         return self.dropout(self.norm(x))
 
-    def _table_rows(self, table: nn.Embedding, input_ids: Tensor, position_ids: Tensor | None) -> Tensor:
-        length = input_ids.shape[1]
+    def _table_rows(
+        self, table: nn.Embedding, length: int, input_ids: Tensor | None, position_ids: Tensor | None
+    ) -> Tensor:
         if length + self.offset > table.num_embeddings:
             raise ValueError(
                 f"a row of {length} tokens is too long: the position table serves {table.num_embeddings - self.offset}"
             )
         if position_ids is not None:
             return position_ids + self.offset
-        if self.offset:
+        if self.offset and input_ids is not None:
             # RoBERTa counts the tokens that are not padding; padding gets the row before the first.
             real = input_ids.ne(self.pad_token_id)
             return real.cumsum(1) * real + (self.offset - 1)
-        return torch.arange(length, device=input_ids.device)[None]
+        return torch.arange(self.offset, self.offset + length, device=table.weight.device)[None]
 
 
 def rotary_factors(position_ids: Tensor, head_size: int, base: float, dtype: torch.dtype) -> Tensor:
@@ -188,14 +203,18 @@ class SlimBertAttention(nn.Module):
         self.qkv = nn.Linear(config.hidden_size, 3 * inner)
         self.output = nn.Linear(inner, config.hidden_size)
 
-    def forward(self, x: Tensor, mask: Tensor | None, rotary: Tensor | None, gate: Tensor | None) -> Tensor:
+    def forward(
+        self, x: Tensor, mask: Tensor | None, rotary: Tensor | None, gate: Tensor | None, plain: bool = False
+    ) -> Tensor:
+        """`plain`: not the fused kernel, so that what each query takes of each key, (B, heads, L, L), can be recorded
+        where it leaves `dropout`."""
         batch, length, _ = x.shape
         qkv = self.qkv(x).view(batch, length, 3, self.heads, self.head_size)
         q, k, v = (part.transpose(1, 2) for part in qkv.unbind(2))
         if rotary is not None:
             q, k = (part.transpose(1, 2) for part in turned(qkv[:, :, :2], rotary).unbind(2))
-        if q.device.type == "cpu" and q.dtype == torch.bfloat16:
-            # The fused kernel's backward pass is two to six times slower than these products here.
+        if plain or (q.device.type == "cpu" and q.dtype == torch.bfloat16):
+            # On a CPU in bf16 the fused kernel's backward pass is two to six times slower than these products.
             scores = (q * self.head_size**-0.5) @ k.transpose(-1, -2)
             if mask is not None:
                 scores = scores.masked_fill(~mask, -torch.inf)
@@ -223,7 +242,7 @@ class SlimBertFeedForward(nn.Module):
         return self.down(x)
 
 
-class SlimBertLayer(nn.Module):
+class SlimBertLayer(GradientCheckpointingLayer):
     def __init__(self, config: SlimBertConfig, heads: int, neurons: int) -> None:
         super().__init__()
         self.pre_norm = config.norm == "pre"
@@ -241,11 +260,12 @@ class SlimBertLayer(nn.Module):
         head_gate: Tensor | None = None,
         neuron_gate: Tensor | None = None,
         scale: float = 1.0,
+        plain: bool = False,
     ) -> Tensor:
         if self.pre_norm:
-            x = x + self.dropout(scaled(self.attention(self.attention_norm(x), mask, rotary, head_gate), scale))
+            x = x + self.dropout(scaled(self.attention(self.attention_norm(x), mask, rotary, head_gate, plain), scale))
             return x + self.dropout(scaled(self.ffn(self.ffn_norm(x), neuron_gate), scale))
-        x = self.attention_norm(x + self.dropout(scaled(self.attention(x, mask, rotary, head_gate), scale)))
+        x = self.attention_norm(x + self.dropout(scaled(self.attention(x, mask, rotary, head_gate, plain), scale)))
         return self.ffn_norm(x + self.dropout(scaled(self.ffn(x, neuron_gate), scale)))
 
 
@@ -258,6 +278,7 @@ class SlimBertPreTrainedModel(PreTrainedModel):
     config_class = SlimBertConfig
     base_model_prefix = "encoder"
     _supports_sdpa = True
+    supports_gradient_checkpointing = True
     _no_split_modules = ["SlimBertLayer"]  # noqa: RUF012 (transformers' convention)
 
     @torch.no_grad()
@@ -268,7 +289,12 @@ class SlimBertPreTrainedModel(PreTrainedModel):
 
 
 class SlimBertModel(SlimBertPreTrainedModel):
-    """The encoder alone. `activation_checkpointing` recomputes each layer in the backward pass."""
+    """The encoder alone. `activation_checkpointing` recomputes each layer in the backward pass, as does transformers'
+    own `gradient_checkpointing_enable`, in training only."""
+
+    _can_record_outputs = {  # noqa: RUF012 (transformers' convention)
+        "attentions": OutputRecorder(SlimBertDropout, layer_name="attention.dropout")
+    }
 
     def __init__(self, config: SlimBertConfig) -> None:
         super().__init__(config)
@@ -287,38 +313,53 @@ class SlimBertModel(SlimBertPreTrainedModel):
     def set_input_embeddings(self, value: nn.Embedding) -> None:
         self.embeddings.word = value
 
+    @capture_outputs
     def forward(
         self,
-        input_ids: Tensor,
+        input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
         token_type_ids: Tensor | None = None,
         position_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
         document_ids: Tensor | None = None,
         gates: Gates | None = None,
         switch: Switch | None = None,
-        output_hidden_states: bool = False,
+        *,
+        output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
     ) -> BaseModelOutput:
-        """Hidden states (B, L, H) of token ids (B, L).
+        """Hidden states (B, L, H) of token ids (B, L), or of inputs_embeds (B, L, H) in the place of their words.
 
         attention_mask (B, L): 0 where no position may look. document_ids (B, L): positions attend only within
         equal ids; 0 marks padding. position_ids (B, L) count from 0 within a piece, without them the tokens that
         attention_mask shows; the position offset is added here. A model without a type table ignores token_type_ids.
+        `switch` runs the layers, or skips them; raises ValueError outside training, where every layer runs.
+
         With `output_hidden_states` the embeddings and the output of every layer (before the final norm) are returned
-        too. `switch` runs the layers, or skips them; raises ValueError outside training, where every layer runs.
+        too, with `output_attentions` also what each query takes of each key: of every layer (B, heads of the layer, L,
+        L), from a slower computation of attention. What is not said here is as the config says. With
+        `return_dict=False` the output is a tuple.
         """
+        one_of(input_ids, inputs_embeds)
         if switch is not None and not self.training:
             raise ValueError("a switch that drops layers was given to a model in evaluation mode")
-        if position_ids is None and attention_mask is not None and not self.config.position_offset:
+        plain = bool(self.config.output_attentions if output_attentions is None else output_attentions)
+        if plain and switch is not None:
+            raise ValueError("output_attentions was asked of a pass whose layers a switch may drop: leave one out")
+        if output_hidden_states is None:
+            output_hidden_states = self.config.output_hidden_states
+        by_ids = self.config.position_offset and input_ids is not None
+        if position_ids is None and attention_mask is not None and not by_ids:
             # Tokens count, padding does not, whichever side it is on.
             position_ids = (attention_mask.ne(0).cumsum(1) - 1).clamp(min=0)
-        x = self.embeddings(input_ids, token_type_ids, position_ids)
+        x = self.embeddings(input_ids, token_type_ids, position_ids, inputs_embeds)
         mask = attention_bias_mask(attention_mask, document_ids)
-        rotary = self._rotary(input_ids, position_ids, x.dtype) if self.config.positions == "rotary" else None
+        rotary = self._rotary(x, position_ids) if self.config.positions == "rotary" else None
         states = [x] if output_hidden_states else None
         for index, layer in enumerate(self.layers):
             head_gate = gates.heads[index] if gates is not None else None
             neuron_gate = gates.neurons[index] if gates is not None else None
-            run: Callable[..., Tensor] = partial(layer, head_gate=head_gate, neuron_gate=neuron_gate)
+            run: Callable[..., Tensor] = partial(layer, head_gate=head_gate, neuron_gate=neuron_gate, plain=plain)
             if self.activation_checkpointing and torch.is_grad_enabled():
                 run = partial(checkpoint, run, use_reentrant=False)
             x = run(x, mask, rotary) if switch is None else switch(index, run, x, mask, rotary)
@@ -328,10 +369,18 @@ class SlimBertModel(SlimBertPreTrainedModel):
             x = self.final_norm(x)
         return BaseModelOutput(last_hidden_state=x, hidden_states=tuple(states) if states is not None else None)
 
-    def _rotary(self, input_ids: Tensor, position_ids: Tensor | None, dtype: torch.dtype) -> Tensor:
+    def _rotary(self, x: Tensor, position_ids: Tensor | None) -> Tensor:
         if position_ids is None:
-            position_ids = torch.arange(input_ids.shape[1], device=input_ids.device).expand(input_ids.shape)
-        return rotary_factors(position_ids, self.config.head_size, self.config.rope_theta, dtype)
+            position_ids = torch.arange(x.shape[1], device=x.device).expand(x.shape[:2])
+        return rotary_factors(position_ids, self.config.head_size, self.config.rope_theta, x.dtype)
+
+
+def one_of(input_ids: Tensor | None, inputs_embeds: Tensor | None) -> Tensor:
+    """The one that is given; raises ValueError where both are or none is."""
+    given = input_ids if inputs_embeds is None else inputs_embeds
+    if given is None or (input_ids is not None and inputs_embeds is not None):
+        raise ValueError("give either input_ids or inputs_embeds")
+    return given
 
 
 def attention_bias_mask(attention_mask: Tensor | None, document_ids: Tensor | None) -> Tensor | None:
@@ -339,20 +388,23 @@ def attention_bias_mask(attention_mask: Tensor | None, document_ids: Tensor | No
 
     Padding of a packed row attends to padding, and a row without any visible key to all of it, so that no
     softmax runs over nothing. The search for an all-visible mask stays off accelerators, where reading
-    its answer would stall the queue.
+    its answer would stall the queue, and out of graphs, which serve other masks too.
     """
     mask = None
-    if document_ids is not None and (
-        document_ids.device.type != "cpu" or bool((document_ids != document_ids[:, :1]).any())
-    ):
+    if document_ids is not None and (_unread(document_ids) or bool((document_ids != document_ids[:, :1]).any())):
         mask = (document_ids[:, :, None] == document_ids[:, None, :])[:, None]
     if attention_mask is not None:
         visible = attention_mask != 0
-        if visible.device.type != "cpu" or not bool(visible.all()):
+        if _unread(visible) or not bool(visible.all()):
             keys = visible[:, None, None, :]
             mask = keys if mask is None else mask & keys
             mask = mask | ~mask.any(-1, keepdim=True)
     return mask
+
+
+def _unread(x: Tensor) -> bool:
+    """Whether what `x` holds is not to be read: on an accelerator, and while a graph is traced or exported."""
+    return x.device.type != "cpu" or is_tracing(x)
 
 
 class SlimBertLMHead(nn.Module):
@@ -445,7 +497,7 @@ class SlimBertOutput(MaskedLMOutput):
 
 
 class SlimBertForMaskedLM(SlimBertPreTrainedModel):
-    """Encoder and masked-LM head; the head runs on the masked positions only when they are known.
+    """Encoder and masked-LM head; the head runs on the masked positions only when they are given.
 
     With `sentence_head` also BERT's next-sentence head: pooler and two classes. Class 0: the two segments of
     the row stand as in the text; class 1: they do not (BERT: another second segment; ALBERT: swapped).
@@ -467,7 +519,7 @@ class SlimBertForMaskedLM(SlimBertPreTrainedModel):
 
     @property
     def accepts_loss_kwargs(self) -> bool:
-        """Whether transformers' Trainer may pass `num_items_in_batch`: it counts `labels`, and no sentence labels."""
+        """Whether transformers' Trainer may pass `num_items_in_batch`: it counts `labels`, and no sentence targets."""
         return not self.config.sentence_head
 
     def get_output_embeddings(self) -> nn.Module:
@@ -476,64 +528,70 @@ class SlimBertForMaskedLM(SlimBertPreTrainedModel):
     def set_output_embeddings(self, value: nn.Linear) -> None:
         self.lm_head.decoder = value
 
+    @can_return_tuple
     def forward(
         self,
-        input_ids: Tensor,
+        input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
         token_type_ids: Tensor | None = None,
         position_ids: Tensor | None = None,
-        document_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
         labels: Tensor | None = None,
+        document_ids: Tensor | None = None,
         masked_positions: Tensor | None = None,
-        sentence_labels: Tensor | None = None,
+        sentence_targets: Tensor | None = None,
         gates: Gates | None = None,
         switch: Switch | None = None,
-        output_hidden_states: bool = False,
         num_items_in_batch: Tensor | float | None = None,
         num_sentences_in_batch: Tensor | float | None = None,
+        **kwargs: Any,
     ) -> SlimBertOutput:
         """Logits and, with labels, the mean cross entropy in fp32 (0 when no label counts).
 
-        masked_positions (N,): flat indices into B*L; labels are then (N,) and logits (N, V). Labels (B, L)
-        without masked_positions: the head runs where the label is not -100, logits (N, V) in row order.
-        Without either: logits (B, L, V). sentence_labels (B,), 0, 1 or -100: the mean cross entropy of the
-        sentence head is added to the loss; raises ValueError when the model has no such head.
-        num_items_in_batch, num_sentences_in_batch: sums of cross entropies of `labels` and `sentence_labels` are
+        masked_positions (N,): flat indices into B*L, where alone the head runs; labels are then (N,) and logits
+        (N, V). Without them labels are (B, L) and logits (B, L, V), as in stock classes. sentence_targets (B,),
+        0, 1 or -100: the mean cross entropy of the sentence head is added to the loss; raises ValueError when the
+        model has no such head. They are not called labels: transformers' Trainer takes every argument with that word
+        in its name for one that all data have.
+        num_items_in_batch, num_sentences_in_batch: sums of cross entropies of `labels` and `sentence_targets` are
         divided by these (see `label_count`), not by how many count here; raises ValueError where both kinds of
         labels are given and one of the numbers. The other arguments are those of `SlimBertModel.forward`.
         """
-        if sentence_labels is not None and not self.config.sentence_head:
-            raise ValueError("sentence_labels were given to a model without a sentence head (config.sentence_head)")
-        both = labels is not None and sentence_labels is not None
+        if sentence_targets is not None and not self.config.sentence_head:
+            raise ValueError("sentence_targets were given to a model without a sentence head (config.sentence_head)")
+        both = labels is not None and sentence_targets is not None
         if both and (num_items_in_batch is None) != (num_sentences_in_batch is None):
-            raise ValueError("num_items_in_batch and num_sentences_in_batch go together, as labels and sentence_labels")
+            raise ValueError("num_items_in_batch and num_sentences_in_batch go together, as their labels do")
         encoded = self.encoder(
             input_ids,
             attention_mask=attention_mask,
             token_type_ids=token_type_ids,
             position_ids=position_ids,
+            inputs_embeds=inputs_embeds,
             document_ids=document_ids,
             gates=gates,
             switch=switch,
-            output_hidden_states=output_hidden_states,
+            return_dict=True,
+            **kwargs,
         )
         x = encoded.last_hidden_state
         sentence_logits = self.sentence(self.pooler(x)) if self.config.sentence_head else None
-        if labels is not None and masked_positions is None:
-            labels = labels.reshape(-1)
-            masked_positions = (labels != IGNORED_LABEL).nonzero().squeeze(1)
-            labels = labels[masked_positions]
         if masked_positions is not None:
             x = x.reshape(-1, x.shape[-1]).index_select(0, masked_positions)
         logits = self.lm_head(x)
         loss = None
         if labels is not None:
-            loss = SlimBertCrossEntropy.apply(logits, labels, num_items_in_batch)
-        if sentence_labels is not None:
-            sentence_loss = SlimBertCrossEntropy.apply(sentence_logits, sentence_labels, num_sentences_in_batch)
+            rows = logits.reshape(-1, logits.shape[-1])
+            loss = SlimBertCrossEntropy.apply(rows, labels.reshape(-1), num_items_in_batch)
+        if sentence_targets is not None:
+            sentence_loss = SlimBertCrossEntropy.apply(sentence_logits, sentence_targets, num_sentences_in_batch)
             loss = sentence_loss if loss is None else loss + sentence_loss
         return SlimBertOutput(
-            loss=loss, logits=logits, hidden_states=encoded.hidden_states, sentence_logits=sentence_logits
+            loss=loss,
+            logits=logits,
+            hidden_states=encoded.hidden_states,
+            attentions=encoded.attentions,
+            sentence_logits=sentence_logits,
         )
 
 
@@ -542,6 +600,13 @@ class SlimBertScores(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         return F.linear(x.float(), self.weight.float(), self.bias.float())
+
+
+def mean_cross_entropy(scores: Tensor, labels: Tensor, number: Tensor | float | None) -> Tensor:
+    """Mean cross entropy in fp32 of scores (N, classes) against labels (N,); -100 does not count, and `number` is
+    that of `label_count`."""
+    total = F.cross_entropy(scores.float(), labels, reduction="sum")
+    return total / label_count(labels != IGNORED_LABEL, number)
 
 
 class SlimBertClassificationHead(nn.Module):
@@ -579,49 +644,150 @@ class SlimBertForSequenceClassification(SlimBertPreTrainedModel):
             self.classifier = SlimBertClassificationHead(config)
         self.post_init()
 
+    @can_return_tuple
     def forward(
         self,
-        input_ids: Tensor,
+        input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
         token_type_ids: Tensor | None = None,
         position_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
         labels: Tensor | None = None,
         gates: Gates | None = None,
         num_items_in_batch: Tensor | float | None = None,
+        **kwargs: Any,
     ) -> SequenceClassifierOutput:
-        """Logits (B, labels); the loss is squared error for one label or `problem_type` "regression",
-        binary cross entropy for "multi_label_classification", cross entropy otherwise, always in fp32.
+        """Logits (B, labels); the loss is squared error for one label or `problem_type` "regression", binary cross
+        entropy for "multi_label_classification" or labels that are no integers, cross entropy otherwise, in fp32.
 
         It is the mean over all labels, in cross entropy over those that are not -100 (0 when there is none); with
         `num_items_in_batch` the sum over that number (see `label_count`).
         """
-        x = self.encoder(
+        encoded = self.encoder(
             input_ids,
             attention_mask=attention_mask,
             token_type_ids=token_type_ids,
             position_ids=position_ids,
+            inputs_embeds=inputs_embeds,
             gates=gates,
-        ).last_hidden_state
+            return_dict=True,
+            **kwargs,
+        )
+        x = encoded.last_hidden_state
         if self.config.classifier_pooler:
             x = self.dropout(self.pooler(x))
         logits = self.classifier(x)
         loss = None
         if labels is not None:
-            problem = self.config.problem_type
-            counted = torch.ones_like(labels, dtype=torch.bool)
-            if problem == "multi_label_classification":
-                total = F.binary_cross_entropy_with_logits(logits.float(), labels.float(), reduction="sum")
-            elif problem == "regression" or (problem is None and self.config.num_labels == 1):
-                total = F.mse_loss(logits.float().reshape(-1), labels.float().reshape(-1), reduction="sum")
-            else:
-                counted = labels != IGNORED_LABEL
-                total = F.cross_entropy(logits.float(), labels.reshape(-1), reduction="sum")
-            loss = total / label_count(counted, num_items_in_batch)
-        return SequenceClassifierOutput(loss=loss, logits=logits)
+            loss = self._loss(logits, labels, num_items_in_batch)
+        return SequenceClassifierOutput(
+            loss=loss, logits=logits, hidden_states=encoded.hidden_states, attentions=encoded.attentions
+        )
+
+    def _loss(self, logits: Tensor, labels: Tensor, number: Tensor | float | None) -> Tensor:
+        problem = self.config.problem_type
+        if problem == "multi_label_classification" or (
+            problem is None and self.config.num_labels > 1 and labels.is_floating_point()
+        ):
+            total = F.binary_cross_entropy_with_logits(logits.float(), labels.float(), reduction="sum")
+        elif problem == "regression" or (problem is None and self.config.num_labels == 1):
+            total = F.mse_loss(logits.float().reshape(-1), labels.float().reshape(-1), reduction="sum")
+        else:
+            return mean_cross_entropy(logits, labels.reshape(-1), number)
+        return total / label_count(torch.ones_like(labels, dtype=torch.bool), number)
+
+
+class SlimBertForTokenClassification(SlimBertPreTrainedModel):
+    """Encoder and a classifier over every token."""
+
+    accepts_loss_kwargs = True  # transformers' Trainer may pass num_items_in_batch
+
+    def __init__(self, config: SlimBertConfig) -> None:
+        super().__init__(config)
+        self.encoder = SlimBertModel(config)
+        self.dropout = SlimBertDropout(classifier_dropout(config))
+        self.classifier = SlimBertScores(config.hidden_size, config.num_labels)
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        labels: Tensor | None = None,
+        num_items_in_batch: Tensor | float | None = None,
+        **kwargs: Any,
+    ) -> TokenClassifierOutput:
+        """Logits (B, L, classes); the loss is the mean cross entropy over the labels (B, L) that are not -100, in
+        fp32, or with `num_items_in_batch` the sum over that number (see `label_count`)."""
+        encoded = self.encoder(
+            input_ids,
+            attention_mask=attention_mask,
+            token_type_ids=token_type_ids,
+            position_ids=position_ids,
+            inputs_embeds=inputs_embeds,
+            return_dict=True,
+            **kwargs,
+        )
+        logits = self.classifier(self.dropout(encoded.last_hidden_state))
+        loss = None
+        if labels is not None:
+            loss = mean_cross_entropy(logits.flatten(0, 1), labels.reshape(-1), num_items_in_batch)
+        return TokenClassifierOutput(
+            loss=loss, logits=logits, hidden_states=encoded.hidden_states, attentions=encoded.attentions
+        )
+
+
+class SlimBertForMultipleChoice(SlimBertPreTrainedModel):
+    """Encoder, pooler and one score for each choice, as BERT's and RoBERTa's classes have them."""
+
+    accepts_loss_kwargs = True  # transformers' Trainer may pass num_items_in_batch
+
+    def __init__(self, config: SlimBertConfig) -> None:
+        super().__init__(config)
+        self.encoder = SlimBertModel(config)
+        self.pooler = SlimBertPooler(config)
+        self.dropout = SlimBertDropout(classifier_dropout(config))
+        self.classifier = SlimBertScores(config.hidden_size, 1)
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
+        labels: Tensor | None = None,
+        num_items_in_batch: Tensor | float | None = None,
+        **kwargs: Any,
+    ) -> MultipleChoiceModelOutput:
+        """Logits (B, choices) of inputs (B, choices, L), embeddings (B, choices, L, H); the loss is the mean cross
+        entropy over the labels (B,), as `SlimBertForTokenClassification` has it."""
+        choices = one_of(input_ids, inputs_embeds).shape[1]
+        encoded = self.encoder(
+            *(
+                None if given is None else given.flatten(0, 1)
+                for given in (input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds)
+            ),
+            return_dict=True,
+            **kwargs,
+        )
+        logits = self.classifier(self.dropout(self.pooler(encoded.last_hidden_state))).view(-1, choices)
+        loss = None if labels is None else mean_cross_entropy(logits, labels, num_items_in_batch)
+        return MultipleChoiceModelOutput(
+            loss=loss, logits=logits, hidden_states=encoded.hidden_states, attentions=encoded.attentions
+        )
 
 
 class SlimBertForQuestionAnswering(SlimBertPreTrainedModel):
     """Encoder and a start and an end score for every token."""
+
+    accepts_loss_kwargs = False  # transformers' Trainer counts `labels`, and there are none
 
     def __init__(self, config: SlimBertConfig) -> None:
         super().__init__(config)
@@ -629,31 +795,38 @@ class SlimBertForQuestionAnswering(SlimBertPreTrainedModel):
         self.qa_outputs = nn.Linear(config.hidden_size, 2)
         self.post_init()
 
+    @can_return_tuple
     def forward(
         self,
-        input_ids: Tensor,
+        input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
         token_type_ids: Tensor | None = None,
         position_ids: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
         start_positions: Tensor | None = None,
         end_positions: Tensor | None = None,
         gates: Gates | None = None,
+        **kwargs: Any,
     ) -> QuestionAnsweringModelOutput:
         """Start and end logits (B, L); the loss is the mean of both cross entropies, in fp32.
 
         A start or end at or beyond L (an answer the window cut away) does not count; where none counts the loss is 0.
         """
-        x = self.encoder(
+        encoded = self.encoder(
             input_ids,
             attention_mask=attention_mask,
             token_type_ids=token_type_ids,
             position_ids=position_ids,
+            inputs_embeds=inputs_embeds,
             gates=gates,
-        ).last_hidden_state
+            return_dict=True,
+            **kwargs,
+        )
+        x = encoded.last_hidden_state
         start_logits, end_logits = self.qa_outputs(x).unbind(-1)
         loss = None
         if start_positions is not None and end_positions is not None:
-            length = input_ids.shape[1]
+            length = start_logits.shape[1]
             losses = [
                 F.cross_entropy(logits.float(), at, ignore_index=length, reduction="sum")
                 / label_count(at != length, None)
@@ -663,4 +836,10 @@ class SlimBertForQuestionAnswering(SlimBertPreTrainedModel):
                 )
             ]
             loss = (losses[0] + losses[1]) / 2
-        return QuestionAnsweringModelOutput(loss=loss, start_logits=start_logits, end_logits=end_logits)
+        return QuestionAnsweringModelOutput(
+            loss=loss,
+            start_logits=start_logits,
+            end_logits=end_logits,
+            hidden_states=encoded.hidden_states,
+            attentions=encoded.attentions,
+        )

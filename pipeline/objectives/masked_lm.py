@@ -99,7 +99,7 @@ class PretrainLoader:
         if self._sentence:
             pairs = sentence_pairs(reader, rows, epochs, self._seed, self._sentence)
             input_ids, lengths = pairs.input_ids, pairs.lengths
-            sentences = {"token_type_ids": pairs.token_types(), "sentence_labels": pairs.labels}
+            sentences = {"token_type_ids": pairs.token_types(), "sentence_targets": pairs.labels}
         else:
             input_ids, lengths = reader.rows(rows)
         # Only packed documents are kept apart: sentences and pairs see the whole row.
@@ -165,8 +165,8 @@ class MlmValidation:
                 counted = torch.from_numpy(wanted < self._rows)
                 output = engine.forward(batch)
                 totals[0] += _sums(output.logits, batch["labels"], counted[batch_row])
-                if "sentence_labels" in batch:
-                    totals[1] += _sums(output.sentence_logits, batch["sentence_labels"], counted)
+                if "sentence_targets" in batch:
+                    totals[1] += _sums(output.sentence_logits, batch["sentence_targets"], counted)
         (loss, right, count), (sentence_loss, sentence_right, sentences) = ranks.sum(totals).tolist()
         if not count:
             raise UserError(

@@ -52,7 +52,7 @@ def draw(run: Run, ranks: Ranks) -> dict[str, Any]:
 
     loader = PretrainLoader(reader, recipe.objective, recipe.seed, PROOF_ROWS, PROOF_ROWS)
     batch = loader.micro_batch(0, 0)
-    targets = {"masked_positions", "labels", "sentence_labels"}
+    targets = {"masked_positions", "labels", "sentence_targets"}
     inputs = {name: tensor for name, tensor in batch.items() if name not in targets}
     difference = check_surgery(load_file(run.folder.search / INIT), shape, ticket, inputs)
     ticket.write(run.folder.ticket)

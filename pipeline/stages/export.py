@@ -67,6 +67,8 @@ _CLASSES = {
     "AutoModelForMaskedLM": "SlimBertForMaskedLM",
     "AutoModelForSequenceClassification": "SlimBertForSequenceClassification",
     "AutoModelForQuestionAnswering": "SlimBertForQuestionAnswering",
+    "AutoModelForTokenClassification": "SlimBertForTokenClassification",
+    "AutoModelForMultipleChoice": "SlimBertForMultipleChoice",
 }
 _SENTENCE_CLASSES = (
     "Class 0: the two segments of the row (token types 0 and 1) stand as in the text; class 1: they do not."
@@ -119,6 +121,8 @@ def export_compact(
     config.auto_map = {auto: f"{source.stem}.{name}" for auto, name in _CLASSES.items()}
     load = "AutoModelForMaskedLM.from_pretrained(folder, trust_remote_code=True)"
     about = "Every layer has its own width, so the class comes with the weights (`modeling_slim_bert.py`)."
+    others = ", ".join(f"`{auto}`" for auto in _CLASSES if auto not in ("AutoConfig", "AutoModelForMaskedLM"))
+    about += f"\nThe folder serves {others} too; heads that were not trained are new, as transformers reports."
     if shape.sentence_head:
         about += f"\nIt also has a sentence head: `sentence_logits` of the model's output. {_SENTENCE_CLASSES}"
     files = {**tokenizer, source.name: source.read_bytes(), "README.md": _card(shape, ticket, about, load)}

@@ -15,7 +15,7 @@ from data_prep.rows.masking import IntArray, extend_chain, hash_chain
 
 Batch = dict[str, torch.Tensor]
 # Labels of a batch, and the model's argument for how many of them a mean is over (transformers' name for the first).
-_COUNTED = {"labels": "num_items_in_batch", "sentence_labels": "num_sentences_in_batch"}
+_COUNTED = {"labels": "num_items_in_batch", "sentence_targets": "num_sentences_in_batch"}
 _IGNORED_LABEL = -100
 _FEISTEL_ROUNDS = 6
 

@@ -8,7 +8,10 @@ from torch import Tensor
 from transformers import (
     AutoModelForMaskedLM,
     BertConfig,
+    BertForMultipleChoice,
     BertForPreTraining,
+    BertForSequenceClassification,
+    BertForTokenClassification,
     BertModel,
     EsmConfig,
     PreTrainedConfig,
@@ -27,7 +30,12 @@ from pipeline.families.hf import (
     state_from_hf,
     state_to_hf,
 )
-from pipeline.families.modeling_slim_bert import SlimBertForSequenceClassification, SlimBertModel
+from pipeline.families.modeling_slim_bert import (
+    SlimBertForMultipleChoice,
+    SlimBertForSequenceClassification,
+    SlimBertForTokenClassification,
+    SlimBertModel,
+)
 from pipeline.families.shape import EncoderShape, LayerShape
 
 FAMILIES = {
@@ -111,6 +119,98 @@ def test_forward_and_gradients_equal_transformers(family: str, size: dict, padde
     assert mapped.keys() == our_gradients.keys()
     for name, gradient in our_gradients.items():
         torch.testing.assert_close(gradient, mapped[name], atol=1e-5, rtol=1e-4, msg=name)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_attentions_states_embeddings_and_tuples_equal_transformers(family: str) -> None:
+    config = hf_config(family, SIZES[1])
+    theirs = hf_model(config)
+    theirs.set_attn_implementation("eager")
+    state, shape = state_from_hf(named(theirs), config)
+    ours = build_model(shape, seed=0).eval()
+    load_state(ours, state)
+    ids, attention, labels = batch(config.pad_token_id, padded=True)
+    real = attention.bool()
+    asked = {"attention_mask": attention, "output_attentions": True, "output_hidden_states": True}
+    found, wanted = ours(ids, **asked), theirs(ids, **asked)
+    assert len(found.attentions) == len(wanted.attentions) == 3
+    for one, other in zip(found.attentions, wanted.attentions, strict=True):
+        torch.testing.assert_close(one.transpose(1, 2)[real], other.transpose(1, 2)[real], atol=1e-5, rtol=1e-5)
+    assert len(found.hidden_states) == len(wanted.hidden_states) == 4
+    for one, other in zip(found.hidden_states[:-1], wanted.hidden_states[:-1], strict=True):
+        torch.testing.assert_close(one[real], other[real], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(found.logits[real], ours(ids, attention_mask=attention).logits[real])
+
+    words = theirs.get_input_embeddings()(ids).detach()
+    for given in ({"attention_mask": attention}, {}):
+        embedded = ours(inputs_embeds=words, **given).logits
+        # ESM takes inputs_embeds for what its norm has given.
+        stock = theirs(ids, **given) if family == "esm" else theirs(inputs_embeds=words, **given)
+        torch.testing.assert_close(embedded[real], stock.logits[real], atol=1e-5, rtol=1e-5)
+
+    plain, stock = (model(ids, labels=labels, return_dict=False) for model in (ours, theirs))
+    assert isinstance(plain, tuple)
+    assert [each.shape for each in plain] == [each.shape for each in stock]
+    ours.config.return_dict = ours.encoder.config.return_dict = False
+    loss, logits = ours(ids, labels=labels)
+    assert torch.equal(loss, plain[0])
+    assert torch.equal(logits, plain[1])
+
+
+def filled(ours: torch.nn.Module, theirs: torch.nn.Module) -> torch.nn.Module:
+    """Our classifier with the weights of one of theirs."""
+    state = named(theirs)
+    encoder, _ = encoder_state_from_hf({n: x for n, x in state.items() if n.startswith("bert.")}, theirs.config)
+    head = {name.removeprefix("bert."): x for name, x in state.items() if "pooler" in name or "classifier" in name}
+    load_state(ours, {**encoder, **head})
+    return ours.eval()
+
+
+def shape_of(config: PreTrainedConfig) -> EncoderShape:
+    return encoder_state_from_hf(named(hf_model(config, BertModel)), config)[1]
+
+
+def test_token_classification_equals_transformers() -> None:
+    config = hf_config("bert", SIZES[1], num_labels=5)
+    theirs = hf_model(config, BertForTokenClassification)
+    ours = filled(build_model(shape_of(config), SlimBertForTokenClassification, seed=0, num_labels=5), theirs)
+    ids, attention, labels = batch(0, padded=True)
+    labels = torch.where(labels == -100, -100, labels % 5)
+    found, wanted = (model(ids, attention_mask=attention, labels=labels) for model in (ours, theirs))
+    torch.testing.assert_close(found.loss, wanted.loss)
+    torch.testing.assert_close(found.logits[attention.bool()], wanted.logits[attention.bool()], atol=1e-5, rtol=1e-5)
+    parts = [ours(ids[part], attention[part], labels=labels[part], num_items_in_batch=(labels != -100).sum()).loss
+             for part in (slice(0, 1), slice(1, 3))]  # fmt: skip
+    torch.testing.assert_close(sum(parts), wanted.loss)
+    assert ours(ids, labels=torch.full_like(ids, -100)).loss == 0
+
+
+def test_multiple_choice_equals_transformers() -> None:
+    config = hf_config("bert", SIZES[1])
+    theirs = hf_model(config, BertForMultipleChoice)
+    ours = filled(build_model(shape_of(config), SlimBertForMultipleChoice, seed=0), theirs)
+    ids, attention, _ = (each[:2, None].repeat(1, 3, 1) for each in batch(0, padded=True))
+    ids[:, 1, 1:4], ids[:, 2, :2] = 7, 9
+    types = torch.arange(11).ge(4).long().expand_as(ids)
+    given = {"attention_mask": attention, "token_type_ids": types, "labels": torch.tensor([2, 0])}
+    for inputs in ({"input_ids": ids}, {"inputs_embeds": theirs.get_input_embeddings()(ids).detach()}):
+        found, wanted = ours(**inputs, **given), theirs(**inputs, **given)
+        torch.testing.assert_close(found.logits, wanted.logits, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(found.loss, wanted.loss)
+    assert found.logits.shape == (2, 3)
+    with pytest.raises(ValueError, match="give either input_ids or inputs_embeds"):
+        ours(labels=given["labels"])
+
+
+@pytest.mark.parametrize("labels", [torch.tensor([0, 2, 1]), torch.tensor([[0.0, 1.0, 1.0], [1, 0, 0], [0, 0, 0]])])
+def test_labels_without_a_problem_type_say_it_as_they_do_in_transformers(labels: Tensor) -> None:
+    config = hf_config("bert", SIZES[0], num_labels=3)
+    theirs = hf_model(config, BertForSequenceClassification)
+    new = build_model(shape_of(config), SlimBertForSequenceClassification, seed=0, num_labels=3, classifier_pooler=True)
+    ours = filled(new, theirs)
+    ids, attention, _ = batch(0, padded=True)
+    found, wanted = (model(ids, attention_mask=attention, labels=labels) for model in (ours, theirs))
+    torch.testing.assert_close(found.loss, wanted.loss)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -313,7 +413,7 @@ def test_both_heads_and_their_gradients_equal_those_of_bert_for_pretraining(size
     torch.testing.assert_close(found.logits[real], wanted.prediction_logits[real], atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(found.sentence_logits, wanted.seq_relationship_logits, atol=1e-5, rtol=1e-5)
 
-    loss = ours(ids, **given, labels=labels, sentence_labels=sentences).loss
+    loss = ours(ids, **given, labels=labels, sentence_targets=sentences).loss
     their_loss = theirs(ids, **given, labels=labels, next_sentence_label=sentences).loss
     torch.testing.assert_close(loss, their_loss, atol=1e-5, rtol=1e-5)
     loss.backward()

@@ -5,16 +5,26 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from transformers import (
+    BertForMaskedLM,
+    BertForMultipleChoice,
+    BertForQuestionAnswering,
+    BertForSequenceClassification,
+    BertForTokenClassification,
+)
+from transformers.utils.generic import find_labels
 
 from pipeline.families import modeling_slim_bert
-from pipeline.families.hf import build_model, read_state
+from pipeline.families.hf import build_model, config_from_shape, read_state
 from pipeline.families.modeling_slim_bert import (
     SlimBertConfig,
     SlimBertCrossEntropy,
     SlimBertDropout,
     SlimBertForMaskedLM,
+    SlimBertForMultipleChoice,
     SlimBertForQuestionAnswering,
     SlimBertForSequenceClassification,
+    SlimBertForTokenClassification,
     SlimBertModel,
     rotary_factors,
     turned,
@@ -149,7 +159,8 @@ def test_masked_positions_labels_and_full_logits_agree() -> None:
     by_position = model(ids, masked_positions=positions, labels=labels.view(-1)[positions])
     by_labels = model(ids, labels=labels)
     torch.testing.assert_close(by_position.logits, full.view(-1, 50)[positions])
-    torch.testing.assert_close(by_labels.logits, by_position.logits)
+    # As stock classes have it, and transformers' Trainer hands it to compute_metrics.
+    assert torch.equal(by_labels.logits, full)
     wanted = F.cross_entropy(full.view(-1, 50), labels.view(-1))
     torch.testing.assert_close(by_position.loss, wanted)
     torch.testing.assert_close(by_labels.loss, wanted)
@@ -291,6 +302,62 @@ def test_activation_checkpointing_gives_identical_gradients() -> None:
     assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
 
 
+def test_transformers_own_checkpointing_gives_identical_gradients() -> None:
+    shape = replace(SHAPE, dropout=0.2, attention_dropout=0.2)
+    gradients, passes = [], []
+    for checkpointing in (False, True):
+        model = build_model(shape, seed=0)
+        if checkpointing:
+            with pytest.warns(FutureWarning, match="gradient_checkpointing_enable"):
+                model.gradient_checkpointing_enable()
+        runs: list[object] = []
+        model.encoder.layers[1].ffn.register_forward_hook(lambda *_, runs=runs: runs.append(None))
+        gates = ones(shape, requires_grad=True)
+        ids = some_ids(2, 9)
+        torch.manual_seed(8)
+        model(ids, labels=ids, gates=gates).loss.backward()
+        gradients.append([p.grad for p in model.parameters()] + [g.grad for g in gates.heads + gates.neurons])
+        passes.append(len(runs))
+    assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
+    assert passes == [1, 2]
+
+
+@pytest.mark.parametrize("shape", [SHAPE, ROTARY], ids=["absolute", "rotary"])
+def test_attentions_are_those_of_each_layers_own_heads_and_cost_nothing_unasked(shape: EncoderShape) -> None:
+    model = build_model(shape, seed=0).eval()
+    ids = some_ids(2, 9)
+    plain = model(ids)
+    assert plain.attentions is None
+    output = model(ids, output_attentions=True)
+    assert [each.shape for each in output.attentions] == [(2, layer.heads, 9, 9) for layer in shape.layers]
+    torch.testing.assert_close(output.attentions[0].sum(-1), torch.ones(2, 3, 9))
+    torch.testing.assert_close(output.logits, plain.logits)
+    model.train().activation_checkpointing_enable()
+    again = model(ids, labels=ids, output_attentions=True)
+    again.loss.backward()
+    assert len(again.attentions) == len(shape.layers)
+    assert torch.equal(model.eval()(ids).logits, plain.logits)
+
+    config = config_from_shape(shape)
+    config.output_attentions = config.output_hidden_states = True
+    model = SlimBertForMaskedLM(config)
+    output = model(ids)
+    assert (len(output.attentions), len(output.hidden_states)) == (3, 4)
+    assert list(model(ids, output_attentions=False, output_hidden_states=False)) == ["logits"]
+
+
+def test_arguments_that_cannot_be_are_refused() -> None:
+    model = build_model(SHAPE, seed=0)
+    ids = some_ids(2, 9)
+    for given in ({}, {"input_ids": ids, "inputs_embeds": torch.zeros(2, 9, 16)}):
+        with pytest.raises(ValueError, match="give either input_ids or inputs_embeds"):
+            model(**given)
+    with pytest.raises(TypeError, match="an unexpected keyword argument 'atention_mask'"):
+        model(ids, atention_mask=torch.ones_like(ids))
+    with pytest.raises(ValueError, match="output_attentions was asked of a pass whose layers a switch may drop"):
+        model(ids, switch=lambda index, layer, x, *of_rows: x, output_attentions=True)
+
+
 def test_dropout_of_zero_draws_nothing_and_changes_nothing() -> None:
     model = build_model(SHAPE, seed=0)
     ids = some_ids(2, 9)
@@ -396,14 +463,14 @@ def test_with_the_number_of_a_whole_step_the_losses_of_its_parts_add_up_to_its_m
     assert not any(gradient.any() for gradient in found)
 
 
-def test_sentence_labels_have_a_number_of_their_own() -> None:
+def test_sentence_targets_have_a_number_of_their_own() -> None:
     model = build_model(replace(SHAPE, sentence_head=True), seed=0).eval()
     ids, labels = some_ids(6, 9), some_ids(6, 9, seed=1)
     labels[:, ::2] = -100
     sentences = torch.tensor([-100, 0, 1, 1, -100, 0])
     output = model(ids)
     wanted = F.cross_entropy(output.logits.transpose(1, 2), labels) + F.cross_entropy(output.sentence_logits, sentences)
-    parts = [{"input_ids": ids[p], "labels": labels[p], "sentence_labels": sentences[p]} for p in SPLITS]
+    parts = [{"input_ids": ids[p], "labels": labels[p], "sentence_targets": sentences[p]} for p in SPLITS]
     loss, _ = add_up(model, parts, num_items_in_batch=24, num_sentences_in_batch=4)
     torch.testing.assert_close(loss, wanted.detach())
     with pytest.raises(ValueError, match="num_items_in_batch and num_sentences_in_batch go together"):
@@ -581,10 +648,10 @@ def test_sentence_head_is_berts_pooler_and_two_classes_over_the_first_token(norm
     pooled = torch.tanh(first @ weights["pooler.dense.weight"].T + weights["pooler.dense.bias"])
     wanted = pooled @ weights["sentence.weight"].T + weights["sentence.bias"]
     given = {"input_ids": ids, "token_type_ids": types}
-    both = model(**given, masked_positions=positions, labels=labels, sentence_labels=sentences)
+    both = model(**given, masked_positions=positions, labels=labels, sentence_targets=sentences)
     torch.testing.assert_close(both.sentence_logits, wanted)
     tokens_only = model(**given, masked_positions=positions, labels=labels)
-    sentences_only = model(**given, sentence_labels=sentences)
+    sentences_only = model(**given, sentence_targets=sentences)
     torch.testing.assert_close(sentences_only.loss, F.cross_entropy(wanted, sentences))
     assert torch.equal(both.loss, tokens_only.loss + sentences_only.loss)
     assert torch.equal(tokens_only.sentence_logits, both.sentence_logits)
@@ -594,9 +661,9 @@ def test_sentence_head_is_berts_pooler_and_two_classes_over_the_first_token(norm
 def test_rows_without_a_sentence_label_do_not_count() -> None:
     model = build_model(WITH_HEAD, seed=0).eval()
     ids = some_ids(4, 9)
-    some = model(ids, sentence_labels=torch.tensor([1, -100, 0, -100])).loss
-    torch.testing.assert_close(some, model(ids[[0, 2]], sentence_labels=torch.tensor([1, 0])).loss)
-    none = model(ids, sentence_labels=torch.full((4,), -100)).loss
+    some = model(ids, sentence_targets=torch.tensor([1, -100, 0, -100])).loss
+    torch.testing.assert_close(some, model(ids[[0, 2]], sentence_targets=torch.tensor([1, 0])).loss)
+    none = model(ids, sentence_targets=torch.full((4,), -100)).loss
     assert none.item() == 0.0
     none.backward()
     assert not model.sentence.weight.grad.any()
@@ -616,7 +683,7 @@ def test_without_a_sentence_head_nothing_of_it_is_there() -> None:
     assert output.sentence_logits is None
     assert list(output) == ["logits"]
     with pytest.raises(ValueError, match="given to a model without a sentence head"):
-        plain(some_ids(2, 5), sentence_labels=torch.tensor([0, 1]))
+        plain(some_ids(2, 5), sentence_targets=torch.tensor([0, 1]))
 
 
 @pytest.mark.parametrize("norm", NORMS)
@@ -629,7 +696,7 @@ def test_gates_get_the_gradient_of_the_sentence_loss(norm: str) -> None:
     )
 
     def loss() -> Tensor:
-        return model(ids, sentence_labels=sentences, gates=gates).loss
+        return model(ids, sentence_targets=sentences, gates=gates).loss
 
     loss().backward()
     for gate in (gates.heads[0], gates.neurons[0], gates.heads[2], gates.neurons[2]):
@@ -647,7 +714,7 @@ def test_gates_get_the_gradient_of_the_sentence_loss(norm: str) -> None:
 def test_bf16_sentence_head_trains_with_an_fp32_loss() -> None:
     model = build_model(WITH_HEAD, seed=0).bfloat16()
     ids, sentences = some_ids(4, 9), torch.tensor([0, 1, 1, 0])
-    output = model(ids, labels=ids, sentence_labels=sentences)
+    output = model(ids, labels=ids, sentence_targets=sentences)
     assert output.loss.dtype == torch.float32
     assert output.sentence_logits.dtype == torch.bfloat16
     output.loss.backward()
@@ -676,3 +743,21 @@ def test_weight_decay_falls_on_the_matrices_of_the_sentence_head() -> None:
     of_head = [{names[id(p)] for p in group["params"]} & HEAD_NAMES for group in (decayed, bare)]
     assert of_head == [{"pooler.dense.weight", "sentence.weight"}, {"pooler.dense.bias", "sentence.bias"}]
     assert (decayed["weight_decay"], bare["weight_decay"]) == (0.1, 0.0)
+
+
+def test_transformers_trainer_finds_the_labels_of_stock_classes_and_one_array_of_logits() -> None:
+    for ours, theirs in [
+        (SlimBertForMaskedLM, BertForMaskedLM),
+        (SlimBertForSequenceClassification, BertForSequenceClassification),
+        (SlimBertForQuestionAnswering, BertForQuestionAnswering),
+        (SlimBertForTokenClassification, BertForTokenClassification),
+        (SlimBertForMultipleChoice, BertForMultipleChoice),
+    ]:
+        assert find_labels(ours) == find_labels(theirs)
+        # Every head takes more than it names, which Trainer would read as taking num_items_in_batch.
+        assert "accepts_loss_kwargs" in vars(ours)
+    model = build_model(WITH_HEAD, seed=0).eval()
+    ids = some_ids(2, 9)
+    output = model(ids, labels=ids)
+    ignored = {"loss", *model.config.keys_to_ignore_at_inference}
+    assert [(name, value.shape) for name, value in output.items() if name not in ignored] == [("logits", (2, 9, 50))]

@@ -65,7 +65,7 @@ def test_flops_formula_is_what_torch_counts(num_masked: int, sentence_head: bool
     model = build_model(shape, seed=0)
     ids = torch.randint(0, 40, (2, 12))
     positions = torch.arange(num_masked)
-    labels = {"labels": ids.view(-1)[positions]} | ({"sentence_labels": torch.tensor([0, 1])} if sentence_head else {})
+    labels = {"labels": ids.view(-1)[positions]} | ({"sentence_targets": torch.tensor([0, 1])} if sentence_head else {})
     with sdpa_kernel(SDPBackend.MATH):
         with FlopCounterMode(display=False) as forward:
             loss = model(ids, masked_positions=positions, **labels).loss

@@ -54,8 +54,8 @@ def expected(reader: ShardReader, objective: Objective, rows: int) -> dict[str, 
         batch = loader.rows_batch(np.array([VALIDATION_EPOCH]), np.array([row]))
         output = model.forward(batch)
         pairs = [("", output.logits, batch["labels"])]
-        if "sentence_labels" in batch:
-            pairs.append(("sentence_", output.sentence_logits, batch["sentence_labels"]))
+        if "sentence_targets" in batch:
+            pairs.append(("sentence_", output.sentence_logits, batch["sentence_targets"]))
         for prefix, logits, labels in pairs:
             parts[f"{prefix}loss"].append(torch.nn.functional.cross_entropy(logits, labels, reduction="none"))
             parts[f"{prefix}accuracy"].append((logits.argmax(1) == labels).float())

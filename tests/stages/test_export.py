@@ -134,9 +134,10 @@ batch = tokenizer(["Early birds catch the worm."], ["late"], return_tensors="pt"
 print(sorted(batch), tokenizer.model_max_length, tokenizer.mask_token_id)
 print(tokenizer.convert_ids_to_tokens(batch["input_ids"][0].tolist()))
 for name in ("AutoModel", "AutoModelForMaskedLM", "AutoModelForSequenceClassification",
-             "AutoModelForQuestionAnswering"):
+             "AutoModelForQuestionAnswering", "AutoModelForTokenClassification", "AutoModelForMultipleChoice"):
     model = getattr(transformers, name).from_pretrained(folder, trust_remote_code=True)
-    print(type(model).__name__, bool(torch.isfinite(model(**batch)[0]).all()))
+    given = {key: value[:, None] for key, value in batch.items()} if name.endswith("Choice") else batch
+    print(type(model).__name__, bool(torch.isfinite(model(**given)[0]).all()))
 """
     assert as_a_stranger(code, folder, home=tmp_path).split("\n") == [
         "[4, 4, 4]",
@@ -146,8 +147,101 @@ for name in ("AutoModel", "AutoModelForMaskedLM", "AutoModelForSequenceClassific
         "SlimBertForMaskedLM True",
         "SlimBertForSequenceClassification True",
         "SlimBertForQuestionAnswering True",
+        "SlimBertForTokenClassification True",
+        "SlimBertForMultipleChoice True",
         "",
     ]
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    assert all(f"`AutoModelFor{task}`" in card for task in ("TokenClassification", "MultipleChoice"))
+
+
+def test_every_class_of_the_compact_folder_becomes_a_graph_that_serves_other_batches(
+    tokenizer_file: Path, tmp_path: Path
+) -> None:
+    shapes = [dense_shape(type_vocab_size=2), dense_shape(position_offset=1), dense_shape("pre", positions="rotary")]
+    for number, shape in enumerate(shapes):
+        state = read_state(build_model(shape, seed=0))
+        export_compact(state, shape, tokenizer_file, tmp_path / f"model{number}")
+    code = """
+import sys, torch, transformers
+from torch.export import Dim, export
+transformers.logging.set_verbosity_error()
+rows, length = Dim("rows", max=64), Dim("length", max=19)
+ids = torch.tensor([[2, 5, 6, 7, 3, 8, 9, 3], [2, 9, 8, 7, 6, 5, 6, 3]])
+short = torch.tensor([[2, 5, 6, 7, 3], [2, 9, 3, 0, 0], [2, 3, 0, 0, 0]])
+tasks = ("SequenceClassification", "QuestionAnswering", "TokenClassification", "MultipleChoice")
+plans = [(folder, "MaskedLM") for folder in sys.argv[1:]] + [(sys.argv[1], task) for task in tasks]
+for folder, task in plans:
+    model = getattr(transformers, "AutoModelFor" + task).from_pretrained(folder, trust_remote_code=True).eval()
+    first, sizes = ids, {0: rows, 1: length}
+    batch = {"input_ids": short, "attention_mask": short.ne(0).long()}
+    if task == "MultipleChoice":
+        first, sizes, batch = ids[None], {1: rows, 2: length}, {key: value[None] for key, value in batch.items()}
+    # The batch it is made from has no padding: no mask may be dropped on its account.
+    graph = export(
+        model, (), {"input_ids": first, "attention_mask": torch.ones_like(first)},
+        dynamic_shapes={"input_ids": sizes, "attention_mask": sizes},
+    ).module()
+    found, wanted = graph(**batch), model(**batch)
+    print(type(found) is type(wanted), torch.allclose(found[0], wanted[0], atol=1e-5))
+"""
+    folders = [tmp_path / f"model{number}" for number in range(3)]
+    assert as_a_stranger(code, *folders, home=tmp_path) == "True True\n" * 7
+
+
+def test_pipelines_of_transformers_take_the_compact_folder(tokenizer_file: Path, tmp_path: Path) -> None:
+    shape = dense_shape(type_vocab_size=2)
+    folder = tmp_path / "model"
+    export_compact(read_state(build_model(shape, seed=0)), shape, tokenizer_file, folder)
+    code = """
+import io, logging, sys, torch, transformers
+from transformers import AutoTokenizer, pipeline
+folder, text = sys.argv[1], "the early [MASK] ."
+heard = io.StringIO()
+logging.getLogger("transformers").handlers[:] = [logging.StreamHandler(heard)]
+batch = AutoTokenizer.from_pretrained(folder, trust_remote_code=True)(text, return_tensors="pt")
+
+def of(task):
+    found = pipeline(task, model=folder, trust_remote_code=True)
+    with torch.no_grad():
+        return found(text), found.model.eval()(**batch)[0][0]
+
+found, logits = of("fill-mask")
+print(found[0]["token"] == int(logits[batch["input_ids"][0] == 4].argmax()))
+found, logits = of("text-classification")
+print(abs(found[0]["score"] - float(logits.softmax(-1).max())) < 1e-5)
+found, logits = of("token-classification")
+print([each["word"] for each in found], found[0]["entity"] == f"LABEL_{int(logits[1].argmax())}")
+found, states = of("feature-extraction")
+print(torch.allclose(torch.tensor(found[0]), states, atol=1e-5), "not supported" in heard.getvalue())
+"""
+    assert as_a_stranger(code, folder, home=tmp_path) == (
+        "True\nTrue\n['the', 'early', '[MASK]', '.'] True\nTrue False\n"
+    )
+
+
+@pytest.mark.parametrize("types", [0, 2])
+def test_the_compact_folder_answers_the_calls_of_sentence_transformers(
+    types: int, tokenizer_file: Path, tmp_path: Path
+) -> None:
+    shape = dense_shape(type_vocab_size=types)
+    folder = tmp_path / "model"
+    export_compact(read_state(build_model(shape, seed=0)), shape, tokenizer_file, folder)
+    code = """
+import inspect, sys, torch
+from transformers import AutoConfig, AutoModel, AutoTokenizer
+folder = sys.argv[1]
+config = AutoConfig.from_pretrained(folder, trust_remote_code=True)
+model = AutoModel.from_pretrained(folder, config=config, trust_remote_code=True).eval()
+tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=True)
+features = dict(tokenizer(["the early bird", "late"], padding=True, return_tensors="pt"))
+features["token_type_ids"] = torch.zeros_like(features["input_ids"])
+print(set(features) <= set(inspect.signature(model.forward).parameters), config.hidden_size)
+with torch.no_grad():
+    output, plain = model(**features, return_dict=True), model(**features, return_dict=False)
+print(output[0] is output.last_hidden_state, isinstance(plain, tuple), torch.equal(plain[0], output[0]))
+"""
+    assert as_a_stranger(code, folder, home=tmp_path) == "True 16\nTrue True True\n"
 
 
 def test_the_stock_tokenizer_and_fill_mask_pipeline_take_the_expanded_folder(

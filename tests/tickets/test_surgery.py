@@ -324,7 +324,7 @@ def test_a_sentence_head_goes_through_every_cut_untouched(norm):
     assert all(result[name] is state[name] for result in changed for name in head)
 
     batch = packed_batch(shape) | {"token_type_ids": torch.tensor([0] * 5 + [1] * 7).repeat(3, 1)}
-    assert check_surgery(state, shape, ticket, batch | {"sentence_labels": torch.tensor([0, 1, 1])}) <= 1e-5
+    assert check_surgery(state, shape, ticket, batch | {"sentence_targets": torch.tensor([0, 1, 1])}) <= 1e-5
     slim_model, masked = model_with(ticket.slim_shape(), slim), model_with(shape, state)
     with torch.no_grad():
         ours = slim_model(**batch).sentence_logits

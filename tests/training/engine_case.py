@@ -51,7 +51,7 @@ def batch(step: int, micro: int, ranks: Ranks, rows: int) -> dict[str, torch.Ten
         "token_type_ids": torch.arange(LENGTH).ge(9).long().repeat(len(mine), 1),
         "masked_positions": positions,
         "labels": labels,
-        "sentence_labels": torch.tensor([-100, 1, 0, -100, 1, 0, 0, 1])[start : start + rows],
+        "sentence_targets": torch.tensor([-100, 1, 0, -100, 1, 0, 0, 1])[start : start + rows],
     }
 
 

@@ -199,7 +199,7 @@ def test_sentence_tasks(readers: dict[str, ShardReader], task: str) -> None:
     batch = PretrainLoader(reader, Objective(sentence=task), 9, 64, 64).micro_batch(5, 0)
     epochs, rows = epoch_rows(9, 5 * 64, 64, reader.num_rows)
     pairs = sentence_pairs(reader, rows, epochs, 9, task)  # type: ignore[arg-type]
-    assert np.array_equal(batch["sentence_labels"].numpy(), pairs.labels)
+    assert np.array_equal(batch["sentence_targets"].numpy(), pairs.labels)
     assert np.array_equal(batch["token_type_ids"].numpy(), pairs.token_types())
     shown = batch["input_ids"].clone().view(-1)
     shown[batch["masked_positions"]] = batch["labels"]
@@ -250,7 +250,7 @@ def test_labels_that_count_are_counted_by_kind(readers: dict[str, ShardReader]) 
     assert label_counts(batches) == {"num_items_in_batch": sum(masked)}
     assert len(set(masked)) > 1
     pairs = PretrainLoader(readers["pairs"], Objective(sentence="sop"), 9, 8, 8).micro_batch(0, 0)
-    pairs["sentence_labels"][:3] = -100
+    pairs["sentence_targets"][:3] = -100
     expected = {"num_items_in_batch": len(pairs["labels"]), "num_sentences_in_batch": 5}
     # The order decides what is added up over the ranks.
     assert list(label_counts([pairs]).items()) == list(expected.items())

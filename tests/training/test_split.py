@@ -55,7 +55,7 @@ def plain(case: Case, shards: Path) -> dict[str, torch.Tensor]:
     losses, sums = [], {name: torch.zeros_like(gate) for name, gate in gates.named().items()}
     for step in range(STEPS):
         batch = loader.micro_batch(step, 0)
-        labels, sentences = batch.pop("labels"), batch.pop("sentence_labels", None)
+        labels, sentences = batch.pop("labels"), batch.pop("sentence_targets", None)
         output = model(**batch, gates=gates.tensors)
         if case.packing == "scores":
             loss = F.mse_loss(output.logits[:, 0], labels)
