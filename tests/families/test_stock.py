@@ -176,35 +176,39 @@ def test_magnitudes_are_those_of_the_units_own_weights(name: str) -> None:
             assert before[group][layer][gone].all()
 
 
-@every_family
-def test_a_stranger_loads_the_compact_folder(name: str, tmp_path: Path) -> None:
-    shape, model = dense(name)
-    ticket, auto_class = random_ticket(shape, 6), CASES[name].auto_class
-    slim = narrow_model(name, ticket.slim_shape(), slice_state(state_of(model), shape, ticket))
-    folder = tmp_path / "model"
-    folder.mkdir()
-    config = compact_config(ticket.slim_shape(), auto_class)
-    config.to_json_file(folder / "config.json", use_diff=False)
-    save_file({n: x.contiguous() for n, x in state_of(slim).items()}, folder / "model.safetensors", {"format": "pt"})
-    shutil.copy(modeling_narrow.__file__, folder)
-    save_file(batch() | {"wanted": model_logits(slim)}, tmp_path / "batch.safetensors")
+def test_a_stranger_loads_every_compact_folder(tmp_path: Path) -> None:
+    orders = []
+    for name in CASES:
+        shape, model = dense(name)
+        ticket, auto_class = random_ticket(shape, 6), CASES[name].auto_class
+        slim = narrow_model(name, ticket.slim_shape(), slice_state(state_of(model), shape, ticket))
+        folder = tmp_path / name
+        folder.mkdir()
+        compact_config(ticket.slim_shape(), auto_class).to_json_file(folder / "config.json", use_diff=False)
+        save_file(
+            {n: x.contiguous() for n, x in state_of(slim).items()}, folder / "model.safetensors", {"format": "pt"}
+        )
+        shutil.copy(modeling_narrow.__file__, folder)
+        save_file(batch() | {"wanted": model_logits(slim)}, folder / "batch.safetensors")
+        orders.append([name, auto_class])
     code = """
-import sys, torch, transformers
+import json, sys, torch, transformers
 from safetensors.torch import load_file
-folder, auto_class, again = sys.argv[1:4]
-batch = load_file(sys.argv[4]); wanted = batch.pop("wanted")
-for place in (folder, again):
-    model, info = getattr(transformers, auto_class).from_pretrained(
-        place, trust_remote_code=True, dtype=torch.float32, output_loading_info=True
-    )
-    with torch.no_grad():
-        print(any(info.values()), bool((model.eval()(**batch).logits - wanted).abs().max() < 1e-5))
-    model.save_pretrained(again)
-base = transformers.AutoModel.from_pretrained(folder, trust_remote_code=True)
-print(type(base).__name__.startswith("Narrow"))
+for name, auto_class in json.loads(sys.argv[1]):
+    batch = load_file(f"{name}/batch.safetensors"); wanted = batch.pop("wanted")
+    said = [name]
+    for place in (name, f"{name}-again"):
+        model, info = getattr(transformers, auto_class).from_pretrained(
+            place, trust_remote_code=True, dtype=torch.float32, output_loading_info=True
+        )
+        with torch.no_grad():
+            said += [not any(info.values()), bool((model.eval()(**batch).logits - wanted).abs().max() < 1e-5)]
+        model.save_pretrained(f"{name}-again")
+    base = transformers.AutoModel.from_pretrained(name, trust_remote_code=True)
+    print(*said, type(base).__name__.startswith("Narrow"))
 """
-    said = as_a_stranger(code, folder, auto_class, tmp_path / "again", tmp_path / "batch.safetensors", home=tmp_path)
-    assert said == "False True\nFalse True\nTrue\n"
+    said = as_a_stranger(code, json.dumps(orders), home=tmp_path)
+    assert said == "".join(f"{name} True True True True True\n" for name in CASES)
 
 
 def model_logits(model: torch.nn.Module) -> Tensor:
