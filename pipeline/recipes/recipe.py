@@ -36,6 +36,7 @@ from pipeline.recipes.sections import (
 from pipeline.tickets.select import TicketRules
 
 RECIPES = Path(__file__).parent
+_DEEPEST = 10
 
 
 class Recipe(Section):
@@ -205,23 +206,73 @@ class Recipe(Section):
 def load_recipe(name_or_path: str, overrides: list[str] | None = None) -> Recipe:
     """Read a recipe by name (pipeline/recipes/NAME.toml) or path and apply `section.key=value` overrides.
 
+    A recipe that `extends` another one, by name or by a path from its own folder, has that one's values but for its own
+    and for the keys it is `without`. The override `scale=NAME` puts pipeline/recipes/scales/NAME.toml under the others.
     Values of overrides are TOML (numbers, true, "text", [lists]); a bare word is taken as text; `section.key=` takes
     the key out of the recipe, back to its default.
     Raises UserError listing every problem, one a line.
     """
-    path = Path(name_or_path)
-    if path.suffix != ".toml":
-        path = RECIPES / f"{name_or_path}.toml"
+    path = _path_of(name_or_path, Path())
+    values = _read(path)
+    scales = [text.partition("=")[2].strip() for text in overrides or [] if text.partition("=")[0].strip() == "scale"]
+    for scale in scales:
+        values = _scaled(values, scale)
+    for override in overrides or []:
+        if override.partition("=")[0].strip() != "scale":
+            apply_override(values, override)
+    return parse_recipe(values, origin=str(path))
+
+
+def _path_of(name_or_path: str, folder: Path) -> Path:
+    path = folder / name_or_path if name_or_path.endswith(".toml") else RECIPES / f"{name_or_path}.toml"
     if not path.exists():
         known = ", ".join(sorted(p.stem for p in RECIPES.glob("*.toml")))
         raise UserError(f"there is no recipe {name_or_path!r}; known are {known}, or give the path of a .toml file")
+    return path
+
+
+def _read(path: Path, depth: int = 0) -> dict[str, Any]:
+    """The values of a recipe's file, those of the recipes it extends under its own."""
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not valid TOML: {error}") from error
-    for override in overrides or []:
-        apply_override(values, override)
-    return parse_recipe(values, origin=str(path))
+    base, gone = values.pop("extends", None), values.pop("without", [])
+    if base is None:
+        if gone:
+            raise UserError(f"{path} is `without` {gone} and extends no recipe that could have them")
+        return values
+    if not isinstance(base, str) or not isinstance(gone, list):
+        raise UserError(f"{path}: extends is the name or path of a recipe, and without a list of section.key")
+    if depth >= _DEEPEST:
+        raise UserError(f"{path} extends a recipe that, in the end, extends this one again")
+    found = _read(_path_of(base, path.parent), depth + 1)
+    for key in gone:
+        apply_override(found, f"{key}=")
+    return _over(values, found)
+
+
+def _over(values: dict[str, Any], base: dict[str, Any]) -> dict[str, Any]:
+    """`values` on top of `base`, section by section."""
+    merged = dict(base)
+    for key, value in values.items():
+        below = merged.get(key)
+        merged[key] = _over(value, below) if isinstance(value, dict) and isinstance(below, dict) else value
+    return merged
+
+
+def _scaled(values: dict[str, Any], scale: str) -> dict[str, Any]:
+    """A recipe's values at another scale: with a corpus of its own, and long rows as many times as long as before."""
+    path = RECIPES / "scales" / f"{scale}.toml"
+    if not path.exists():
+        known = ", ".join(sorted(p.stem for p in path.parent.glob("*.toml")))
+        raise UserError(f"there is no scale {scale!r}; known are {known}")
+    scaled = _over(_read(path), values)
+    corpus, before = scaled["corpus"], values.get("corpus", {})
+    corpus["name"] = f"{before.get('name', 'sample')}-{scale}"
+    if "long_row_length" in before:
+        corpus["long_row_length"] = corpus["row_length"] * (before["long_row_length"] // before["row_length"])
+    return scaled
 
 
 def parse_recipe(values: dict[str, Any], origin: str) -> Recipe:

@@ -21,6 +21,86 @@ def test_shipped_recipes_are_valid(path: Path) -> None:
     recipe.ticket_rules()
 
 
+@pytest.mark.parametrize(
+    ("name", "layers", "parameters"),
+    [
+        ("bert-base", 12, 110_106_428),
+        ("bert-large", 24, 336_226_108),
+        ("earlybert-base", 12, 110_106_428),
+        ("earlybert-large", 24, 336_226_108),
+        # Without RoBERTa's table of one token type and its two rows of positions that no token is given.
+        ("roberta-base", 12, 124_697_433 - 3 * 768),
+    ],
+)
+def test_published_models_have_their_published_size(name: str, layers: int, parameters: int) -> None:
+    """Counts of transformers' BertForPreTraining and RobertaForMaskedLM for the published configs."""
+    recipe = load_recipe(name)
+    assert recipe.model.layers == layers
+    assert recipe.dense_shape(recipe.corpus.vocab_size, 0).num_parameters() == parameters
+
+
+def test_the_papers_numbers_are_in_their_recipes() -> None:
+    early, dense, pld = (load_recipe(name) for name in ("earlybert-base", "bert-base", "pld-base"))
+    assert (early.search.score, early.search.draw, early.search.max_steps) == ("l1", "fixed", 400)
+    assert (early.search.l1_penalty, early.ticket.neurons, early.ticket.neuron_scope) == (1e-4, 0.3, "global")
+    assert early.ticket.heads * early.model.heads == pytest.approx(4)
+    assert load_recipe("earlybert-large").ticket.heads * 16 == 4
+    changed = {"search", "ticket"}
+    assert early.model_dump(exclude=changed) == dense.model_dump(exclude=changed)
+    drop = pld.layer_drop
+    assert (drop.time, drop.depth, drop.theta, drop.gamma, drop.scaling) == ("pld", "pld", 0.5, 1e-3, "sublayer")
+    assert (pld.model.norm, pld.batch.global_rows, pld.optimizer.lr) == ("pre", 4096, 1e-3)
+    assert pld.corpus.row_lengths == (128,)
+
+
+@pytest.mark.parametrize("path", sorted(RECIPES.glob("*.toml")), ids=lambda path: path.stem)
+def test_every_recipe_has_a_tiny_scale_that_keeps_its_habits(path: Path) -> None:
+    whole, tiny = load_recipe(path.stem), load_recipe(path.stem, ["scale=tiny", "pretrain.steps=24"])
+    assert tiny.pretrain.steps == 24
+    assert tiny.corpus.name == f"{whole.corpus.name}-tiny"
+    assert len(tiny.corpus.row_lengths) == len(whole.corpus.row_lengths)
+    assert tiny.dense_shape(512, 0).num_parameters() < 100_000
+    sized = {
+        "corpus": {"name", "vocab_size", "row_length", "long_row_length", "val_fraction"},
+        "model": {"layers", "hidden_size", "heads", "ffn"},
+        "batch": True,
+        "search": {"max_steps", "guard_steps", "every_steps"},
+        "pretrain": {"steps"},
+        "evaluation": True,
+        "checkpoint": {"every_steps"},
+    }
+    assert tiny.model_dump(exclude=sized) == whole.model_dump(exclude=sized)
+
+
+def test_a_recipe_extends_another_but_for_what_it_is_without(tmp_path: Path) -> None:
+    (tmp_path / "base.toml").write_text(
+        'seed = 1\n[corpus]\nlanguage = "en"\nvocab_size = 300\n[pretrain]\nsteps = 500\n'
+    )
+    (tmp_path / "mine.toml").write_text(
+        'extends = "base.toml"\nwithout = ["corpus.language"]\n[corpus]\nvocab_size = 400\n[model]\nlayers = 2\n'
+    )
+    recipe = load_recipe(str(tmp_path / "mine.toml"))
+    assert (recipe.seed, recipe.pretrain.steps, recipe.model.layers) == (1, 500, 2)
+    assert (recipe.corpus.vocab_size, recipe.corpus.language) == (400, None)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('extends = "nonesuch"\n', "no recipe 'nonesuch'; known are bert-base"),
+        ('extends = "bad.toml"\n', "in the end, extends this one again"),
+        ('without = ["corpus.language"]\n', "extends no recipe that could have them"),
+        ("extends = 3\n", "extends is the name or path of a recipe"),
+    ],
+)
+def test_what_extends_nothing_is_refused(text: str, words: str, tmp_path: Path) -> None:
+    (tmp_path / "bad.toml").write_text(text)
+    with pytest.raises(UserError, match=words):
+        load_recipe(str(tmp_path / "bad.toml"))
+    with pytest.raises(UserError, match="no scale 'huge'; known are tiny"):
+        load_recipe("sample", ["scale=huge"])
+
+
 def test_three_mistakes_are_reported_at_once(tmp_path: Path) -> None:
     bad = tmp_path / "bad.toml"
     bad.write_text('[model]\nlayers = 0\n[search]\nscoer = "l1"\n[optimizer]\nlr = "fast"\n')
