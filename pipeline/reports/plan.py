@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from data_prep.errors import UserError
+from data_prep.formatting import duration
 from pipeline.families.shape import EncoderShape
 from pipeline.layer_drop.describe import drop_words
 from pipeline.layer_drop.schedule import DropSchedule, LayerDrop
@@ -32,6 +33,8 @@ VOCAB_MULTIPLE = 64
 PERCENTS = (0, 10, 25, 50, 75, 90, 100)
 _ENDINGS = (".png", ".svg", ".pdf")
 _CURVE_POINTS, _DOTS_PER_INCH = 1000, 160
+# A round figure to count time by.
+_ACHIEVED = 100e12
 
 
 @dataclass(frozen=True)
@@ -121,6 +124,8 @@ def _vocabulary_entries(recipe: Recipe) -> int | None:
 def report(outlook: Outlook) -> list[str]:
     """The lines that `plan` prints, warnings last."""
     lines = [_steps_words(outlook), _ranks_words(outlook), _model_words(outlook)]
+    if outlook.knows_vocabulary:
+        lines.append(_work_words(outlook))
     if outlook.recipe.search.enabled:
         lines += _search_words(outlook.recipe)
     lines.append(f"learning rate: {_rate_words(outlook.recipe, outlook.steps)}")
@@ -188,6 +193,20 @@ def _model_words(outlook: Outlook) -> str:
     return (
         f"{words}{rest:,} parameters and {an_entry:,} more for every entry of the vocabulary, whose size is unknown: "
         f"corpus.tokenizer ({outlook.recipe.corpus.tokenizer}) brings it and is not here (looked in {Path.cwd()})"
+    )
+
+
+def _work_words(outlook: Outlook) -> str:
+    """FLOPs of the matrix products of the dense model, forward and backward, with every layer run."""
+    mask_rate = outlook.recipe.objective.mask_rate
+    steps = [
+        phase.global_rows * phase.row_length * outlook.shape.train_flops_per_token(phase.row_length, mask_rate)
+        for phase in outlook.phases
+    ]
+    whole = sum(phase.steps * flops for phase, flops in zip(outlook.phases, steps, strict=True))
+    return (
+        f"work: {whole:.3g} FLOPs for the dense model, {steps[0]:.3g} in the first step; in all "
+        f"{duration(whole / _ACHIEVED)} of one GPU that achieves {_ACHIEVED / 1e12:.0f} TFLOP/s"
     )
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from data_prep.formatting import duration
 from data_prep.write_shards import VOCAB_MULTIPLE as SHARDS_VOCAB_MULTIPLE
 from pipeline.__main__ import main
 from pipeline.recipes.recipe import Recipe, load_recipe
@@ -58,6 +59,8 @@ def test_a_recipe_without_dropping(tmp_path: Path, capsys: pytest.CaptureFixture
         "sample: 2,800 steps of 32 rows of 64 tokens; 5,734,400 tokens",
         "ranks: 2 ranks, each with 4 micro-batches of 4 rows a step",
         "dense model: 4 layers, 1,082,752 parameters with a vocabulary of 2,048",
+        "work: 3.22e+13 FLOPs for the dense model, 1.15e+10 in the first step; in all 0.3 s of one GPU that achieves "
+        "100 TFLOP/s",
         "learning rate: rises to 0.008 for matrices inside the layers (Muon) and 0.004 for all else (AdamW) over the "
         "first 56 steps, then falls in a straight line to 0",
         "layer dropping: off, all layers run in every step (layer_drop.enabled is false)",
@@ -499,3 +502,17 @@ def test_it_needs_neither_torch_nor_a_corpus(tmp_path: Path, loads: bool) -> Non
     assert done.returncode == 0, done.stderr
     assert done.stdout.endswith("picture: plan.png\nimported: []\n")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bert", "plan.png"]
+
+
+def test_the_work_of_a_run_is_told_in_flops_and_hours() -> None:
+    """BERT-base, 250 M tokens a thousand steps: 6 FLOPs a weight of the layers and token, the head on masked tokens,
+    attention, and three times the forward pass."""
+    recipe = load_recipe("bert-base", ["pretrain.steps=1000", "corpus.long_row_length=", "objective.sentence=none"])
+    (line,) = [line for line in report(look_ahead(recipe, "bert-base", 1)) if line.startswith("work: ")]
+    tokens = 1000 * 256 * 128
+    layers = 12 * (4 * 768 * 768 + 2 * 768 * 3072)
+    head = 0.15 * (768 * 768 + 768 * 30528)
+    attention = 12 * 2 * 128 * 768
+    flops = 3 * 2 * tokens * (layers + head + attention)
+    assert f"work: {flops:.3g} FLOPs for the dense model, {flops / 1000:.3g} in the first step" in line
+    assert line.endswith(f"{duration(flops / 100e12)} of one GPU that achieves 100 TFLOP/s")
