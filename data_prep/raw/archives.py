@@ -77,7 +77,7 @@ def list_members(
     A link to another member is that one once more and does not come. What is wrong comes as a problem: names that
     lead out of the archive, other links, members that are encrypted or damaged, an archive that is a bomb.
     """
-    entries = _zip_entries(path, look) if kind == "zip" else _tar_entries(path, compression, look)
+    entries = _zip_entries(path) if kind == "zip" else _tar_entries(path, compression)
     members: dict[str, Member[Seen]] = {}
     links: dict[str, str] = {}
     for member, target in entries:
@@ -91,14 +91,16 @@ def list_members(
         elif target is not None:
             links[name] = os.path.normpath(target)
         else:
-            members[name] = Member(name, member.inside, member.seen, member.problem)
+            # Looked at here, where nothing is caught: what the libraries raise over damage says nothing of us.
+            seen = None if member.seen is None else look(member.name, member.seen)
+            members[name] = Member(name, member.inside, seen, member.problem)
     yield from members.values()
     for name, target in links.items():
         if target not in members:
             yield Member(name, problem=f"{path}: its member {name} is a link to {target}, not in it; {_REMEDY}")
 
 
-def _zip_entries(path: str, look: Callable[[str, bytes], Seen]) -> Iterator[tuple[Member[Seen], str | None]]:
+def _zip_entries(path: str) -> Iterator[tuple[Member[bytes], str | None]]:
     try:
         archive = zipfile.ZipFile(path)
     except (*_ERRORS, OSError) as error:
@@ -127,17 +129,15 @@ def _zip_entries(path: str, look: Callable[[str, bytes], Seen]) -> Iterator[tupl
                     yield Member(name), os.path.join(os.path.dirname(name), target)
                 else:
                     with archive.open(entry) as file:
-                        yield Member(name, inside, look(name, file.read(HEAD_BYTES))), None
+                        yield Member(name, inside, file.read(HEAD_BYTES)), None
             except (*_ERRORS, OSError) as error:
                 yield Member(name, problem=_damaged(f"{path}: its member {name}", error)), None
 
 
-def _tar_entries(
-    path: str, compression: Compression, look: Callable[[str, bytes], Seen]
-) -> Iterator[tuple[Member[Seen], str | None]]:
+def _tar_entries(path: str, compression: Compression) -> Iterator[tuple[Member[bytes], str | None]]:
     """Each member is known to be whole when the next header is found."""
     forward = _Forward(path, compression)
-    found: tuple[Member[Seen], str | None] | None = None
+    found: tuple[Member[bytes], str | None] | None = None
     problem = ""
     try:
         with tarfile.open(
@@ -146,7 +146,7 @@ def _tar_entries(
             for entry in archive:
                 if found:
                     yield found
-                found = _tar_entry(path, compression, archive, entry, look)
+                found = _tar_entry(path, compression, archive, entry)
         if found:
             yield found
     except _ERRORS as error:
@@ -160,8 +160,7 @@ def _tar_entry(
     compression: Compression,
     archive: tarfile.TarFile,
     entry: tarfile.TarInfo,
-    look: Callable[[str, bytes], Seen],
-) -> tuple[Member[Seen], str | None] | None:
+) -> tuple[Member[bytes], str | None] | None:
     name = entry.name
     if entry.isdir():
         return None
@@ -175,7 +174,7 @@ def _tar_entry(
     if file is None:
         return Member(name), None
     inside = Inside(path, "tar", compression, name, entry.offset_data, entry.size)
-    return Member(name, inside, look(name, file.read(HEAD_BYTES))), None
+    return Member(name, inside, file.read(HEAD_BYTES)), None
 
 
 def _damaged(what: str, error: Exception) -> str:

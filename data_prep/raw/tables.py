@@ -133,12 +133,14 @@ def _batch_rows(file: pq.ParquetFile, group: int) -> int:
 
 def _rows(batch: pa.RecordBatch, text: str) -> Iterator[tuple[Any, Any]]:
     """(text, id) of every row; a text that is not UTF-8 is the error that says so."""
-    identifiers = batch.column(_ID).to_pylist() if _ID in batch.schema.names and text != _ID else repeat(None)
+    identifiers = (
+        batch.column(_ID).to_pylist() if _ID in batch.schema.names and text != _ID else repeat(None, batch.num_rows)
+    )
     try:
         texts = batch.column(text).to_pylist()
     except UnicodeDecodeError:
         texts = [_as_text(scalar) for scalar in batch.column(text)]
-    return zip(texts, identifiers, strict=False)
+    return zip(texts, identifiers, strict=True)
 
 
 def _as_text(scalar: pa.Scalar) -> Any:

@@ -5,6 +5,7 @@ Knows nothing of the names of templates, of brackets, links or pages.
 
 import re
 from collections.abc import Callable
+from itertools import zip_longest
 
 from data_prep.raw.wikiarguments import Arguments
 
@@ -126,7 +127,7 @@ def measure(args: Arguments) -> str:
     while (between := _RANGES.get(args[place])) is not None:
         text, place = f"{text}{between}{args[place + 1]}", place + 2
     units = ""
-    for unit, power in zip(args.listed[place::2], [*args.listed[place + 1 :: 2], ""], strict=False):
+    for unit, power in zip_longest(args.listed[place::2], args.listed[place + 1 :: 2], fillvalue=""):
         if unit.startswith("/") or not power.lstrip("-\u2212").isdigit():
             units += unit if unit.startswith("/") or not units else f" {unit}"
             units += power if power.startswith("/") or not power else f" {power}"

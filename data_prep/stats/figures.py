@@ -140,9 +140,9 @@ def sample_lengths(corpus: Corpus, clean: dict[str, Any], tokenizer: Tokenizer |
                 [len(text) for text in texts],
                 [len(text.split()) for text in texts],
             ]
-            if tokenizer:
-                rows.append([len(found.ids) for found in tokenizer.encode_batch_fast(texts, add_special_tokens=False)])
-            for column, values in zip(columns, rows, strict=False):
+            encoded = tokenizer.encode_batch_fast(texts, add_special_tokens=False) if tokenizer else []
+            rows.append([len(found.ids) for found in encoded])
+            for column, values in zip(columns, rows, strict=True):
                 column += values
             bar.update(sum(rows[1]))
     source, characters, words, tokens = (np.array(column, np.int64) for column in columns)

@@ -4,7 +4,7 @@ No modelling code has to know of gates or widths: gates multiply at the input of
 the family's list, and the attention of transformers takes as many heads as its matrices hold.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,11 +14,9 @@ from torch import Tensor, nn
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 
 from pipeline.families import modeling_narrow
-from pipeline.families.family import unit_size
+from pipeline.families.family import num_units, unit_size
 from pipeline.families.stock_shape import StockShape
 from pipeline.families.table import FAMILIES
-
-State = dict[str, Tensor]
 
 
 def dense_shape(shape: StockShape) -> StockShape:
@@ -61,15 +59,13 @@ def narrow_shapes(shape: StockShape, stock: type[PreTrainedModel]) -> dict[str, 
     found = {}
     for name, (slot, layer) in FAMILIES[shape.family].find(state, dense).items():
         size = list(state[name].shape)
-        widths = shape.layers[layer]
-        units = widths.heads if slot.group == "heads" else widths.ffn
-        size[slot.axis] = slot.blocks * units * unit_size(shape, slot.group)
+        size[slot.axis] = slot.blocks * num_units(shape, slot.group, layer) * unit_size(shape, slot.group)
         found[name.removeprefix(f"{stock.base_model_prefix}.")] = size
     return found
 
 
 @contextmanager
-def gates_in(model: nn.Module, shape: StockShape, gates: Any) -> Any:
+def gates_in(model: nn.Module, shape: StockShape, gates: Any) -> Iterator[nn.Module]:
     """The model with gates at its units while the block runs: `heads` (heads of l,) and `neurons` (neurons of l,).
 
     A gate multiplies what the unit hands on, in its own type. The hooks go with the block, however it ends.
@@ -107,13 +103,3 @@ def compact_config(shape: StockShape, auto_class: str) -> PreTrainedConfig:
         name: f"{source}.Narrow{stock_class(config, name).__name__}" for name in ("AutoModel", auto_class)
     }
     return config
-
-
-def load_weights(model: nn.Module, state: Mapping[str, Tensor]) -> None:
-    """Copy `state` into the parameters of `model`, all of them and no others; tied ones once."""
-    mine = dict(model.named_parameters())
-    if mine.keys() != state.keys():
-        raise ValueError(f"the state does not fit the model: {sorted(mine.keys() ^ state.keys())[:5]}")
-    with torch.no_grad():
-        for name, value in mine.items():
-            value.copy_(state[name])

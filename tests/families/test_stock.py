@@ -13,7 +13,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from pipeline.families import modeling_narrow
-from pipeline.families.stock import build_stock, compact_config, config_of, gates_in, load_weights, stock_class
+from pipeline.families.hf import load_state
+from pipeline.families.stock import build_stock, compact_config, config_of, gates_in, stock_class
 from pipeline.families.stock_shape import StockShape
 from pipeline.families.table import FAMILIES
 from pipeline.tickets.gates import GateSet, GateTensors
@@ -85,7 +86,7 @@ def logits_of(model: torch.nn.Module) -> Tensor:
 
 def narrow_model(name: str, shape: StockShape, state: dict[str, Tensor]) -> torch.nn.Module:
     model = build_stock(shape, CASES[name].auto_class, seed=0).eval()
-    load_weights(model, state)
+    load_state(model, state)
     return model
 
 
@@ -151,7 +152,7 @@ def test_folded_gates_and_zeros_put_back_compute_the_same(name: str) -> None:
         torch.testing.assert_close(
             logits_of(narrow_model(name, ticket.slim_shape(), slim_state)), wanted, atol=1e-5, rtol=1e-5
         )
-        load_weights(model, expand_state(slim_state, ticket))
+        load_state(model, expand_state(slim_state, ticket))
         torch.testing.assert_close(logits_of(model), wanted, atol=1e-5, rtol=1e-5)
 
 
@@ -221,7 +222,7 @@ def test_gpt2_generates_alike_narrow_and_expanded() -> None:
     ticket = random_ticket(shape, 7)
     slim_state = slice_state(state_of(model), shape, ticket)
     slim = narrow_model("gpt2", ticket.slim_shape(), slim_state)
-    load_weights(model, expand_state(slim_state, ticket))
+    load_state(model, expand_state(slim_state, ticket))
     start = batch()["input_ids"][:, :4]
     written = [
         each.generate(start, max_new_tokens=12, do_sample=False, use_cache=cache, pad_token_id=0)

@@ -247,7 +247,7 @@ def test_rows_of_a_layer_keep_their_own_rotary_positions() -> None:
     inputs = {name: value for name, value in packed().items() if name != "token_type_ids"}
     output = model(**inputs, switch=Switch([some(0, 2, 4), some(), some(1, 4)]), output_hidden_states=True)
     for rows, layer, before, after in zip(
-        ([0, 2, 4], [], [1, 4]), model.layers, output.hidden_states, output.hidden_states[1:], strict=False
+        ([0, 2, 4], [], [1, 4]), model.layers, output.hidden_states[:-1], output.hidden_states[1:], strict=True
     ):
         mask = attention_bias_mask(inputs["attention_mask"], inputs["document_ids"])
         rotary = rotary_factors(inputs["position_ids"], shape.head_size, shape.rope_theta, torch.float64)

@@ -259,3 +259,22 @@ def test_what_is_an_archive() -> None:
     assert archive_kind("x.tar", bytes(10240)) is None
     assert archive_kind("x.ZIP", b"PK\x03\x04...") == "zip"
     assert archive_kind("report.docx", b"PK\x03\x04...") is None
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+def test_a_fault_of_ours_is_not_taken_for_damage(kind: archives.Kind, tmp_path: Path) -> None:
+    path = tmp_path / f"a.{kind}"
+    if kind == "zip":
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("one.txt", "text")
+    else:
+        with tarfile.open(path, "w") as archive:
+            entry = tarfile.TarInfo("one.txt")
+            entry.size = 4
+            archive.addfile(entry, io.BytesIO(b"text"))
+
+    def look(name: str, start: bytes) -> None:
+        raise ValueError(f"a fault at {name}, {start!r}")
+
+    with pytest.raises(ValueError, match=r"a fault at one\.txt, b'text'"):
+        list(archives.list_members(str(path), kind, "none", look))
