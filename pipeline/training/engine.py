@@ -37,7 +37,7 @@ def _let_muon_leave_unused_matrices() -> None:
     AdamW momentum fades, and a gradient moves the weights equally far in all.
     """
     # Imported here because it imports torch's compiler, which AdamW does not need.
-    from deepspeed.runtime.zero.muon import original_muon
+    from deepspeed.runtime.zero.muon import muon_optimizer, original_muon
 
     update_of_deepspeed = original_muon.muon_update
 
@@ -47,8 +47,8 @@ def _let_muon_leave_unused_matrices() -> None:
         momentum.copy_(torch.where(used, momentum, before))
         return torch.where(used, update, 0)
 
-    # All of DeepSpeed's optimisers look it up when they step.
-    original_muon.muon_update = muon_update
+    # DeepSpeed's ZeRO optimisers look it up when they step; without ZeRO its own name for it counts.
+    original_muon.muon_update = muon_optimizer.muon_update = muon_update
 
 
 @contextmanager

@@ -71,7 +71,7 @@ CASES = [
 CASES += [case(1, offload=True), case(2, offload=True), case(3, offload=True), case(2, unit="sample", offload=True)]
 CASES += [case(2, growing=True, offload=True)]
 MUON = [case(stage, optimizer="muon", touch=touch) for stage in (1, 2) for touch in (False, True)]
-MUON += [case(3, optimizer="muon")]
+MUON += [case(stage, optimizer="muon") for stage in (0, 3)]
 MUON += [case(stage, optimizer="muon", offload=True) for stage in (2, 3)]
 
 
