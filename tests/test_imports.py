@@ -30,7 +30,7 @@ TORCH_FREE = [
     "pipeline.migration.whole", "pipeline.runs.run", "pipeline.tickets.draw", "pipeline.layer_drop.describe",
     "pipeline.families.stock_shape",
 ]  # fmt: skip
-ONLY_DEEPSPEED = {"training.engine", "training.checkpoint"}
+ONLY_DEEPSPEED = {"training.engine", "training.gradient_norm", "training.checkpoint"}
 
 
 def modules(package: str) -> dict[str, Path]:

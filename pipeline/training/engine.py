@@ -1,6 +1,6 @@
 """DeepSpeed behind a handful of verbs: forward, backward, step, evaluate, and whole fp32 tensors in and out.
 
-The only module that imports DeepSpeed. Knows nothing of recipes, data or tickets.
+With gradient_norm, its own helper, the only module that imports DeepSpeed. Knows nothing of recipes, data or tickets.
 """
 
 import logging
@@ -23,6 +23,7 @@ from torch import nn
 
 from data_prep.errors import UserError
 from pipeline.recipes import engine_config
+from pipeline.training.gradient_norm import GradientNorm
 from pipeline.training.ranks import Ranks
 
 State = dict[str, torch.Tensor]
@@ -106,6 +107,9 @@ class Engine:
                 parameter.muon_num_heads = 3
         if any(group.get("use_muon") for group in self.groups):
             _let_muon_leave_unused_matrices()
+        self._gradient_norm = GradientNorm(
+            self.deepspeed, self.zero_stage, engine_config.offloads_optimizer(config), ranks
+        )
 
     @property
     def module(self) -> nn.Module:
@@ -141,13 +145,17 @@ class Engine:
 
     def backward(self, loss: torch.Tensor) -> None:
         """Accumulate gradients; DeepSpeed divides by the number of accumulation steps."""
-        self.deepspeed.backward(loss)
+        with self._gradient_norm.noting():
+            self.deepspeed.backward(loss)
 
     def micro_step(self) -> bool:
         """Close a micro-batch. True when it ended an optimiser step."""
-        boundary = self.deepspeed.is_gradient_accumulation_boundary()
-        self.deepspeed.step()
-        return bool(boundary)
+        if not self.deepspeed.is_gradient_accumulation_boundary():
+            self.deepspeed.step()
+            return False
+        with self._gradient_norm.of_step(self.loss_scale):
+            self.deepspeed.step()
+        return True
 
     @property
     def step_applied(self) -> bool:
@@ -155,9 +163,11 @@ class Engine:
         return bool(self.deepspeed.was_step_applied())
 
     def grad_norm(self) -> float | None:
-        """Norm of the latest step's gradients before clipping; with Muon, of the orthogonalised ones."""
-        norm = self.deepspeed.get_global_grad_norm()
-        return None if norm is None else float(norm)
+        """Norm of the latest step's mean gradient, before Muon and clipping; None where the engine config turns it off.
+
+        Collective.
+        """
+        return self._gradient_norm.latest()
 
     @contextmanager
     def evaluating(self) -> Iterator[None]:

@@ -56,7 +56,7 @@ def batch(step: int, micro: int, ranks: Ranks) -> dict[str, torch.Tensor]:
 
 
 def train(case: dict[str, Any], ranks: Ranks) -> dict[str, Any]:
-    """Losses of every step, the absolute sum of every weight at the end, and how far skipped matrices moved.
+    """Losses and gradient norms of every step, every weight's absolute sum at the end, how far skipped matrices moved.
 
     `strayed`: of every matrix in a layer that was skipped in a whole step after it had run in an earlier one, the
     largest distance from what weight decay alone makes of it.
@@ -78,7 +78,7 @@ def train(case: dict[str, Any], ranks: Ranks) -> dict[str, Any]:
     joined["optimizer"]["params"]["torch_adam"] = "EARLYBIRD_CPU_ADAM" not in os.environ
     engine = Engine(model, joined, groups, ranks)
     drop = layer_drop(case["unit"], case["growing"], seed=3 + ranks.rank * case["different"])
-    losses, strayed, ran_before = [], [], np.zeros(len(WIDTHS), bool)
+    losses, norms, strayed, ran_before = [], [], [], np.zeros(len(WIDTHS), bool)
     for step in range(STEPS):
         for group in engine.groups:
             group["lr"] = 0.01
@@ -95,13 +95,14 @@ def train(case: dict[str, Any], ranks: Ranks) -> dict[str, Any]:
             total += loss.detach().float() / engine.accumulation
             engine.micro_step()
         losses.append(float(ranks.sum(total)) / ranks.world_size)
+        norms.append(engine.grad_norm())
         after = engine.weights()
         for layer in np.flatnonzero(ran_before & ~ran):
             for name in (n for n in after if f".layers.{layer}." in n and after[n].ndim == 2):
                 strayed.append(float((after[name] - before[name] * (1 - 0.01 * 0.01)).abs().max()))
         ran_before |= ran
     sums = {name: float(weight.double().abs().sum()) for name, weight in engine.weights().items()}
-    return {"losses": losses, "sums": sums, "strayed": strayed}
+    return {"losses": losses, "grad_norms": norms, "sums": sums, "strayed": strayed}
 
 
 def main() -> None:

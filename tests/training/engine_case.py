@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from pipeline.families.hf import build_model
+from pipeline.families.hf import build_model, load_state
 from pipeline.families.shape import EncoderShape, LayerShape
 from pipeline.recipes import engine_config
 from pipeline.recipes.recipe import parse_recipe
@@ -55,8 +55,9 @@ def batch(step: int, micro: int, ranks: Ranks, rows: int) -> dict[str, torch.Ten
     }
 
 
-def steps(engine: Engine, first: int, last: int, gates: GateSet, rate: float = 0.01) -> tuple[list[float], list[float]]:
-    losses, norms = [], []
+def steps(engine: Engine, first: int, last: int, gates: GateSet, rate: float = 0.01) -> tuple[list[float], ...]:
+    """Of every step the loss, the norm of the gates' gradients and that of the weights'."""
+    losses, norms, weight_norms = [], [], []
     rows = GLOBAL_ROWS // engine.ranks.world_size // engine.accumulation
     for step in range(first, last):
         for group in engine.groups:
@@ -73,7 +74,16 @@ def steps(engine: Engine, first: int, last: int, gates: GateSet, rate: float = 0
             engine.micro_step()
         losses.append(float(engine.ranks.sum(total)) / engine.ranks.world_size)
         norms.append(float(torch.cat([*grads.heads, *grads.neurons]).norm()))
-    return losses, norms
+        weight_norms.append(engine.grad_norm())
+    return losses, norms, weight_norms
+
+
+def plain_norm(weights: dict[str, torch.Tensor], step: int) -> float:
+    """The norm of the gradient of a step's whole batch, in plain PyTorch."""
+    model = build_model(SHAPE, seed=0)
+    load_state(model, weights)
+    model(**batch(step, 0, Ranks(0, 0, 1, torch.device("cpu")), GLOBAL_ROWS)).loss.backward()
+    return float(torch.nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None]))
 
 
 def build(stage: int, precision: str, optimizer: str, ranks: Ranks, checkpointing: bool = False) -> Engine:
@@ -90,28 +100,34 @@ def report_of(stage: int, precision: str, optimizer: str, folder: Path, ranks: R
     """Losses and norms of one case, and whether what should be equal was."""
     gates = GateSet(SHAPE)
     engine = build(stage, precision, optimizer, ranks)
-    losses, norms = steps(engine, 0, 3, gates)
+    losses, norms, weight_norms = steps(engine, 0, 3, gates)
     checkpoints = Checkpoints(folder / "checkpoints", keep=1)
     checkpoints.save(engine, 3, {"note": "three"}, {"gates": torch.ones(2)})
     weights, moments = engine.weights(), engine.moments()
-    more, _ = steps(engine, 3, 5, gates)
+    more, _, _ = steps(engine, 3, 5, gates)
     final = engine.weights()
+    # Small weights leave attention so flat that the matrix on the border of two partitions has hardly a gradient.
+    large = {name: 8 * value if value.ndim == 2 else value for name, value in weights.items()}
+    engine.set_weights(large)
+    _, _, large_norms = steps(engine, 5, 6, GateSet(SHAPE))
 
     resumed = build(stage, precision, optimizer, ranks)
     restored = checkpoints.restore(resumed)
     assert restored is not None
-    again, _ = steps(resumed, 3, 5, gates)
+    again, _, _ = steps(resumed, 3, 5, gates)
     resumed_final = resumed.weights()
 
     heir = build(stage, precision, optimizer, ranks)
     heir.inherit(weights, moments, 3, batch(0, 0, ranks, GLOBAL_ROWS // ranks.world_size // heir.accumulation))
-    inherited, _ = steps(heir, 3, 5, gates)
+    inherited, _, _ = steps(heir, 3, 5, gates)
 
     recomputing = build(stage, precision, optimizer, ranks, checkpointing=True)
-    recomputed, recomputed_norms = steps(recomputing, 0, 3, gates)
+    recomputed, recomputed_norms, _ = steps(recomputing, 0, 3, gates)
     return {
         "losses": losses,
         "gate_norms": norms,
+        "weight_norms": weight_norms,
+        "large_norm": [large_norms[0], plain_norm(large, 5)],
         "values": restored.values,
         "step": restored.step,
         "tensors": {name: value.tolist() for name, value in restored.tensors.items()},

@@ -39,7 +39,7 @@ def reports(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[int, int, st
 
 
 @pytest.fixture(scope="module")
-def plain() -> tuple[list[float], list[float]]:
+def plain() -> tuple[list[float], list[float], list[float]]:
     """The same three steps in plain PyTorch, AdamW, fp32, one process, whole batches."""
     model = build_model(engine_case.SHAPE, seed=0)
     groups = [
@@ -49,38 +49,42 @@ def plain() -> tuple[list[float], list[float]]:
     adamw = torch.optim.AdamW(groups, lr=0.01, betas=(0.9, 0.98), eps=1e-6)
     gates = engine_case.GateSet(engine_case.SHAPE)
     alone = engine_case.Ranks(0, 0, 1, torch.device("cpu"))
-    losses, norms = [], []
+    losses, norms, weight_norms = [], [], []
     for step in range(3):
         loss = model(**engine_case.batch(step, 0, alone, engine_case.GLOBAL_ROWS), gates=gates.tensors).loss
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 0.5)
+        weight_norms.append(float(torch.nn.utils.clip_grad_norm_(model.parameters(), 0.5)))
         grads = gates.collect(1.0)
         adamw.step()
         adamw.zero_grad()
         losses.append(float(loss.detach()))
         norms.append(float(torch.cat([*grads.heads, *grads.neurons]).norm()))
-    return losses, norms
+    return losses, norms, weight_norms
 
 
 @pytest.mark.dist
 @pytest.mark.parametrize("case", CASES, ids=["-".join(map(str, case)) for case in CASES])
 def test_engine(
     case: tuple[int, int, str, str],
-    plain: tuple[list[float], list[float]],
+    plain: tuple[list[float], list[float], list[float]],
     reports: dict[tuple[int, int, str, str], list[dict[str, Any]]],
 ) -> None:
     _, _, precision, optimizer = case
     first = reports[case][0]
     assert all(other["losses"] == first["losses"] for other in reports[case])
     assert all(other["gate_norms"] == first["gate_norms"] for other in reports[case])
+    assert all(other["weight_norms"] == first["weight_norms"] for other in reports[case])
 
-    losses, norms = plain
+    losses, norms, weight_norms = plain
     tolerance = 1e-4 if precision == "fp32" else 0.03
     assert first["losses"][0] == pytest.approx(losses[0], rel=tolerance)
     assert first["gate_norms"][0] == pytest.approx(norms[0], rel=10 * tolerance)
+    assert first["weight_norms"][0] == pytest.approx(weight_norms[0], rel=tolerance)
+    assert first["large_norm"][0] == pytest.approx(first["large_norm"][1], rel=tolerance)
     if optimizer == "adamw":
         assert first["losses"] == pytest.approx(losses, rel=tolerance)
         assert first["gate_norms"] == pytest.approx(norms, rel=10 * tolerance)
+        assert first["weight_norms"] == pytest.approx(weight_norms, rel=10 * tolerance)
         assert first["muon"] == []
     else:
         assert first["losses"][2] < first["losses"][0]

@@ -25,7 +25,7 @@ def case(stage: int, **more: Any) -> dict[str, Any]:
     return {"stage": stage} | usual | {"optimizer": "adamw", "touch": None, "different": False} | more
 
 
-def plain(unit: Unit, growing: bool) -> tuple[list[float], dict[str, float]]:
+def plain(unit: Unit, growing: bool) -> tuple[list[float], list[float], dict[str, float]]:
     """The same steps in plain PyTorch: one process, fp32, the micro-batches of all ranks one after another."""
     model = build_model(drop_case.SHAPE, seed=0)
     groups = [
@@ -33,7 +33,7 @@ def plain(unit: Unit, growing: bool) -> tuple[list[float], dict[str, float]]:
         {"params": [p for p in model.parameters() if p.ndim < 2], "weight_decay": 0.0},
     ]
     adamw = torch.optim.AdamW(groups, lr=0.01, betas=(0.9, 0.98), eps=1e-6)
-    drop, losses = drop_case.layer_drop(unit, growing), []
+    drop, losses, norms = drop_case.layer_drop(unit, growing), [], []
     micros = drop_case.GLOBAL_ROWS // drop_case.MICRO_ROWS // 2
     for step in range(drop_case.STEPS):
         total = 0.0
@@ -51,14 +51,15 @@ def plain(unit: Unit, growing: bool) -> tuple[list[float], dict[str, float]]:
         for parameter in model.parameters():
             # A layer that was never run: ZeRO's flat gradients hold zeros for it.
             parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 0.5)
+        norms.append(float(torch.nn.utils.clip_grad_norm_(model.parameters(), 0.5)))
         adamw.step()
         adamw.zero_grad()
         losses.append(total)
-    return losses, {name: float(p.detach().double().abs().sum()) for name, p in model.named_parameters()}
+    return losses, norms, {name: float(p.detach().double().abs().sum()) for name, p in model.named_parameters()}
 
 
 CASES = [
+    case(0),
     case(1),
     case(2, recompute=True),
     case(3, recompute=True),
@@ -87,10 +88,11 @@ def reports(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("index", range(len(CASES)), ids=[str(list(case.values())[:6]) for case in CASES])
 def test_two_ranks_train_what_one_process_does(index: int, reports: list[dict[str, Any]]) -> None:
-    losses, sums = plain(CASES[index]["unit"], CASES[index]["growing"])
+    losses, norms, sums = plain(CASES[index]["unit"], CASES[index]["growing"])
     assert len({round(loss, 6) for loss in losses}) == drop_case.STEPS
     tolerance = 1e-4 if CASES[index]["precision"] == "fp32" else 0.03
     assert reports[index]["losses"] == pytest.approx(losses, rel=tolerance)
+    assert reports[index]["grad_norms"] == pytest.approx(norms, rel=10 * tolerance)
     assert reports[index]["sums"] == pytest.approx(sums, rel=10 * tolerance)
 
 
@@ -105,6 +107,13 @@ def test_muon_leaves_a_skipped_layer_where_it_is(reports: list[dict[str, Any]]) 
     for report in reports[len(CASES) :]:
         assert len(report["strayed"]) >= 4
         assert max(report["strayed"]) < 1e-6, report["strayed"]
+
+
+def test_norms_under_muon_are_those_of_the_gradients(reports: list[dict[str, Any]]) -> None:
+    _, norms, _ = plain("layer", False)
+    for report in reports[len(CASES) :]:
+        # In later steps the weights are not those of AdamW.
+        assert report["grad_norms"][0] == pytest.approx(norms[0], rel=1e-4)
 
 
 def test_different_decisions_hang_or_crash(tmp_path: Path) -> None:
