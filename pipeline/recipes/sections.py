@@ -226,8 +226,19 @@ class Search(Section):
     threshold: Fraction = 0.1
     on_unsettled: Literal["draw", "stop"] = "draw"
     decay: Annotated[Share, Field(gt=0, lt=1)] | None = None
-    l1_penalty: Annotated[float, Field(ge=0)] = 1e-4
+    l1_heads: Annotated[float, Field(ge=0)] = 1e-4
+    l1_neurons: Annotated[float, Field(ge=0)] = 1e-4
     l1_lr: Rate = 1e-3
+    l1_decay: Literal["constant", "linear"] = "constant"
+
+    @model_validator(mode="before")
+    @classmethod
+    def one_penalty_is_two(cls, values: Any) -> Any:
+        if isinstance(values, dict) and "l1_penalty" in values:
+            raise ValueError(
+                f"l1_penalty ({values['l1_penalty']}) is two keys now, l1_heads and l1_neurons: set each of them"
+            )
+        return values
 
     @model_validator(mode="after")
     def guard_before_end(self) -> Self:

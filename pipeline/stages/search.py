@@ -48,8 +48,9 @@ class EarlyBird:
         self._every, self._folder, self._ranks = search.every_steps, scores_folder, ranks
         self._gates = GateSet(shape, device=ranks.device)
         self._score = build_score(
-            search.score, self._gates, shape, lr=search.l1_lr, heads_penalty=search.l1_penalty,
-            neurons_penalty=search.l1_penalty, decay=search.decay, seed=recipe.seed,
+            search.score, self._gates, shape, lr=search.l1_lr, heads_penalty=search.l1_heads,
+            neurons_penalty=search.l1_neurons, decay=search.decay, seed=recipe.seed,
+            decay_steps=search.max_steps if search.l1_decay == "linear" else None,
         )  # fmt: skip
         self._drop = recipe.dropping(len(shape.layers), searching=True)
         self.watcher = Watcher(shape, recipe.ticket_rules(), settle_rules(recipe))

@@ -56,15 +56,18 @@ class Score(Protocol):
 class L1Score:
     """EarlyBERT (Chen et al., ACL 2021): gates trained under an L1 penalty; the score is |gate|.
 
-    Adam runs outside the engine on the gates alone: no weight decay, clipping or trust ratio touches them.
+    Adam runs outside the engine on the gates alone: no weight decay, clipping or trust ratio touches them. Its rate
+    falls to zero over `decay_steps` steps, or stays where there are none.
     """
 
     kind: ClassVar[ScoreKind] = "l1"
     needs: ClassVar[Needs] = "gradients"
 
-    def __init__(self, gates: GateSet, lr: float, heads_penalty: float, neurons_penalty: float) -> None:
+    def __init__(
+        self, gates: GateSet, lr: float, heads_penalty: float, neurons_penalty: float, decay_steps: int | None = None
+    ) -> None:
         self._gates = gates
-        self._lr = lr
+        self._lr, self._decay_steps, self._steps = lr, decay_steps, 0
         self._penalties = {"heads": heads_penalty, "neurons": neurons_penalty}
         self._adam = torch.optim.Adam([{"params": [gate]} for gate in gates.named().values()], lr=lr)
 
@@ -78,13 +81,15 @@ class L1Score:
     ) -> bool:
         assert gates is self._gates
         assert grads is not None
+        rate = self._lr * (max(0.0, 1 - self._steps / self._decay_steps) if self._decay_steps else 1.0)
+        self._steps += 1
         if not _all_finite(grads):
             return False
         # A gate that stands for several steps takes one as long as these; one whose layer was skipped takes none.
         by_gate = [1.0] * len(self._adam.param_groups) if stands_for is None else [*stands_for, *stands_for]
         named = zip(gates.named().items(), (*grads.heads, *grads.neurons), strict=True)
         for group, ((name, gate), grad), steps in zip(self._adam.param_groups, named, by_gate, strict=True):
-            group["lr"] = self._lr * steps
+            group["lr"] = rate * steps
             gate.grad = grad + self._penalties[name.partition(".")[0]] * gate.sign() if steps else None
         self._adam.step()
         self._adam.zero_grad()
@@ -99,15 +104,18 @@ class L1Score:
         return {"heads": [_array(g.abs()) for g in heads], "neurons": [_array(g.abs()) for g in neurons]}
 
     def state(self) -> dict[str, Tensor]:
-        return {
+        moments = {
             f"{name}.{key}": value.clone()
             for name, gate in self._gates.named().items()
             for key, value in self._adam.state[gate].items()
         }
+        return {**moments, "steps": torch.tensor(self._steps)}
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
+        named_values = dict(state)
+        self._steps = int(named_values.pop("steps"))
         moments: dict[str, dict[str, Tensor]] = {}
-        for full, value in state.items():
+        for full, value in named_values.items():
             name, _, key = full.rpartition(".")
             moments.setdefault(name, {})[key] = value
         named = self._gates.named()
@@ -271,13 +279,14 @@ def build_score(
     lr: float = 1e-3,
     heads_penalty: float = 1e-4,
     neurons_penalty: float = 1e-4,
+    decay_steps: int | None = None,
     decay: float | None = None,
     seed: int = 0,
     family: str | None = None,
 ) -> Score:
-    """The score of this kind: `lr` and the penalties belong to l1, `decay` to taylor, `seed` to random."""
+    """The score of this kind: `lr`, `decay_steps`, the penalties belong to l1, `decay` to taylor, `seed` to random."""
     if kind == "l1":
-        return L1Score(gates, lr, heads_penalty, neurons_penalty)
+        return L1Score(gates, lr, heads_penalty, neurons_penalty, decay_steps)
     if kind == "taylor":
         return TaylorScore(gates, decay)
     if kind == "magnitude":

@@ -42,7 +42,8 @@ def test_published_models_have_their_published_size(name: str, layers: int, para
 def test_the_papers_numbers_are_in_their_recipes() -> None:
     early, dense, pld = (load_recipe(name) for name in ("earlybert-base", "bert-base", "pld-base"))
     assert (early.search.score, early.search.draw, early.search.max_steps) == ("l1", "fixed", 400)
-    assert (early.search.l1_penalty, early.ticket.neurons, early.ticket.neuron_scope) == (1e-4, 0.3, "global")
+    assert early.search.l1_heads == early.search.l1_neurons == 1e-4
+    assert (early.search.l1_decay, early.ticket.neurons, early.ticket.neuron_scope) == ("constant", 0.3, "global")
     assert early.ticket.heads * early.model.heads == pytest.approx(4)
     assert load_recipe("earlybert-large").ticket.heads * 16 == 4
     changed = {"search", "ticket"}
@@ -208,6 +209,13 @@ def test_layers_left_out_to_the_end_are_refused(overrides: list[str]) -> None:
     with pytest.raises(UserError, match="layer_drop leaves layers out to the last step, and the model would keep them"):
         load_recipe("sample", ["layer_drop.enabled=true", *overrides])
     assert load_recipe("sample", [*overrides, "layer_drop.enabled=false"])
+
+
+def test_the_former_penalty_on_all_gates_names_the_two_of_today() -> None:
+    with pytest.raises(UserError, match=r"l1_penalty \(1e-05\) is two keys now, l1_heads and l1_neurons"):
+        load_recipe("earlybert-base", ["search.l1_penalty=1e-5"])
+    search = load_recipe("sample", ["search.l1_heads=1e-3", "search.l1_neurons=1e-5", "search.l1_decay=linear"]).search
+    assert (search.l1_heads, search.l1_neurons, search.l1_decay) == (1e-3, 1e-5, "linear")
 
 
 def test_a_search_leaves_steps_to_inherit() -> None:

@@ -43,6 +43,20 @@ def test_units_that_weigh_the_same_score_the_same_however_often_their_layer_was_
             np.testing.assert_allclose(scores, 1, rtol=1e-5)
 
 
+def test_heads_and_neurons_have_penalties_of_their_own_and_gates_a_schedule(tmp_path: Path) -> None:
+    l1 = ["search.score=l1", "search.l1_lr=1e-2", "search.l1_decay=linear"]
+    l1 += ["search.max_steps=50", "search.guard_steps=0"]
+    search = early_bird(tmp_path, *l1, "search.l1_heads=0.5", "search.l1_neurons=0", "layer_drop.enabled=false")
+    for step in range(50):
+        for gates in (*search._gates.tensors.heads, *search._gates.tensors.neurons):
+            gates.grad = torch.zeros_like(gates)
+        search.after_backward(step, ENGINE)
+    scores = search._score.scores()
+    # Steps as long as the rate each: 1e-2 (1 + 0.98 + ... + 0.02).
+    np.testing.assert_allclose(np.concatenate(scores["heads"]), 1 - 0.255, atol=1e-4)
+    np.testing.assert_array_equal(np.concatenate(scores["neurons"]), 1)
+
+
 def test_l1_steps_as_far_in_a_layer_that_was_left_out(tmp_path: Path) -> None:
     search = early_bird(tmp_path, "search.score=l1", "search.l1_lr=1e-4")
     ran = np.array([backward(search, step) for step in range(600)])

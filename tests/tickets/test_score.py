@@ -48,6 +48,30 @@ def test_l1_is_adam_on_the_penalised_gates():
     assert np.allclose(flat(score.scores()), expected, atol=1e-5)
 
 
+def test_the_rate_of_l1_falls_to_zero_over_its_steps_also_when_resumed():
+    shape = small_shape(layers=UNEVEN)
+    gates, alone = GateSet(shape), GateSet(shape)
+    options = {"heads_penalty": 0.0, "neurons_penalty": 0.0}
+    score = build_score("l1", gates, shape, lr=0.1, decay_steps=4, **options)
+    whole = build_score("l1", alone, shape, lr=0.1, decay_steps=4, **options)
+    ones = GateGrads([torch.ones(4), torch.ones(1), torch.ones(3)], [torch.ones(24), torch.ones(7), torch.ones(16)])
+    moved = []
+    for step in range(5):
+        if step == 2:
+            state = score.state()
+            score = build_score("l1", gates, shape, lr=0.1, decay_steps=4, **options)
+            score.load_state(state)
+        before = flat(score.scores())
+        # Under equal gradients Adam's step is as long as its rate. A step that overflows counts as one too.
+        bad = GateGrads([grad * torch.inf for grad in ones.heads], list(ones.neurons))
+        assert score.update(gates, bad if step == 1 else ones, None) == (step != 1)
+        moved.append(before - flat(score.scores()))
+        whole.update(alone, bad if step == 1 else ones, None)
+    for distance, expected in zip(moved, (0.1, 0.0, 0.05, 0.025, 0.0), strict=True):
+        assert np.allclose(distance, expected, atol=1e-5)
+    assert np.array_equal(flat(score.scores()), flat(whole.scores()))
+
+
 def test_the_first_adam_step_moves_every_gate_by_the_learning_rate():
     shape = small_shape()
     gates = GateSet(shape)
