@@ -276,6 +276,38 @@ def test_our_own_shapes_compute_the_same_in_the_stock_class(norm, offset, types,
     torch.testing.assert_close(restored(ids, attention_mask=attention).logits[real], wanted[real])
 
 
+@pytest.mark.parametrize("side", ["right", "left"])
+def test_padding_with_the_last_id_takes_rows_of_zeros_that_no_smaller_id_would_do_without(side: str) -> None:
+    shape = EncoderShape.uniform(
+        num_layers=2, num_heads=3, ffn=20, hidden_size=12, vocab_size=60, max_positions=14, norm="pre",
+        pad_token_id=59, initializer_range=0.3,
+    )  # fmt: skip
+    ours = build_model(shape, seed=1).eval()
+    hf_state, config = state_to_hf(read_state(ours), shape)
+    table = hf_state["roberta_prelayernorm.embeddings.position_embeddings.weight"]
+    assert len(table) == config.max_position_embeddings == 60 + 14
+    assert not table[:60].any()
+    ids, attention, _ = batch(59, padded=True)
+    ids[attention == 1] = ids[attention == 1].clamp(max=58)
+    if side == "left":
+        ids, attention = ids.flip(1), attention.flip(1)
+    real = attention.bool()
+    wanted = ours(ids, attention_mask=attention).logits[real]
+
+    def stock(position: Tensor, pad: int) -> Tensor:
+        config.max_position_embeddings, config.pad_token_id = len(position), pad
+        theirs = AutoModelForMaskedLM.from_config(config).eval()
+        full = hf_state | {"roberta_prelayernorm.embeddings.position_embeddings.weight": position}
+        theirs.load_state_dict(full, strict=False)
+        theirs.tie_weights()
+        return theirs(ids, attention_mask=attention).logits[real]
+
+    torch.testing.assert_close(stock(table, 59), wanted, atol=1e-5, rtol=1e-5)
+    # Id 0 is in no row. Without the rows below 59 the class takes padding on the left for tokens.
+    same = torch.allclose(stock(table[59:], 0), wanted, atol=1e-5, rtol=1e-5)
+    assert same == (side == "right")
+
+
 def test_pretraining_checkpoint_loses_pooler_and_next_sentence_head_only() -> None:
     config = hf_config("bert", SIZES[0])
     model = hf_model(config, BertForPreTraining)
