@@ -16,7 +16,7 @@ from tokenizers import Tokenizer
 from transformers import AutoTokenizer
 
 from data_prep.errors import UserError
-from pipeline.objectives.glue import Example
+from pipeline.objectives.tasks import Example
 from pipeline.training.batches import Batch, epoch_rows
 
 # Lengths that are multiples of this keep the accelerators' matrix units full and the number of shapes small.

@@ -17,7 +17,7 @@ from data_prep.errors import UserError
 from pipeline.families.hf import build_model, encoder_state_from_hf, load_state, shape_from_config
 from pipeline.families.modeling_slim_bert import SlimBertConfig, SlimBertForSequenceClassification
 from pipeline.families.shape import EncoderShape
-from pipeline.objectives.glue import Task
+from pipeline.objectives.tasks import Task
 
 State = dict[str, torch.Tensor]
 # Of what a checkpoint was fine-tuned for: classes of texts or of tokens, answers in a text.

@@ -1,54 +1,33 @@
-"""GLUE's tasks: what their files look like, how their labels read, and how GLUE scores them.
+"""GLUE's tasks: what they are, what their files look like, and how their labels read.
 
 Tasks are rows of one table. Knows nothing of tokenizers, models or training.
 Source: Wang et al. 2019, "GLUE: A Multi-Task Benchmark and Analysis Platform for Natural Language Understanding".
 """
 
-import gzip
 import logging
-import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
-from scipy.stats import pearsonr, spearmanr
-from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
-
 from data_prep.errors import UserError
+from pipeline.objectives.tasks import Example, Task
+from pipeline.objectives.text_lines import read_lines
 
 Split = Literal["train", "dev"]
 HUB_DATASET = "nyu-mll/glue"
-_BOM = b"\xef\xbb\xbf"
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Example:
-    """One sentence or pair. `label` is the index into the task's labels, or the score of a regression task."""
+class GlueTask(Task):
+    """One row of the table: a task, and what its files and the hub's rows look like.
 
-    first: str
-    second: str | None
-    label: float
-
-
-@dataclass(frozen=True)
-class Task:
-    """One row of the table.
-
-    `columns` are the header's names of the text columns and `label_column` of the label; a task whose files have no
-    header names its columns by position. `labels` are the words in the files, in the order of their class indices,
-    `label_names` the hub's words for them; a task without labels is a regression over `score_range`.
+    A task whose files have no header names its columns by position, in `header`. `label_names` are the hub's words for
+    the labels; a task without labels is a regression over `score_range`.
     """
 
-    name: str
-    columns: tuple[str, ...]
-    label_column: str
-    labels: tuple[str, ...]
-    label_names: tuple[str, ...]
-    metrics: tuple[str, ...]
     hub_config: str
     hub_columns: tuple[str, ...]
     header: tuple[str, ...] | None = None
@@ -57,47 +36,38 @@ class Task:
     score_range: tuple[float, float] = (0.0, 5.0)
     drops_short_rows: bool = False
 
-    @property
-    def is_regression(self) -> bool:
-        return not self.labels
-
-    @property
-    def num_outputs(self) -> int:
-        """Logits the classifier has: one a class, or one for a regression."""
-        return len(self.labels) or 1
-
 
 _ENTAILMENT = ("entailment", "not_entailment")
 _PAIR = ("sentence1", "sentence2")
 
-TASKS: dict[str, Task] = {
+TASKS: dict[str, GlueTask] = {
     task.name: task
     for task in (
-        Task(
+        GlueTask(
             "SST-2", ("sentence",), "label", ("0", "1"), ("negative", "positive"), ("accuracy",), "sst2",
             ("sentence",),
         ),
-        Task(
+        GlueTask(
             "CoLA", ("sentence",), "label", ("0", "1"), ("unacceptable", "acceptable"), ("matthews",), "cola",
             ("sentence",), header=("source", "label", "star", "sentence"),
         ),
-        Task(
+        GlueTask(
             "MRPC", ("#1 String", "#2 String"), "Quality", ("0", "1"), ("not_equivalent", "equivalent"),
             ("accuracy", "f1"), "mrpc", _PAIR,
         ),
-        Task("RTE", _PAIR, "label", _ENTAILMENT, _ENTAILMENT, ("accuracy",), "rte", _PAIR),
-        Task("STS-B", _PAIR, "score", (), (), ("pearson", "spearman"), "stsb", _PAIR),
-        Task(
+        GlueTask("RTE", _PAIR, "label", _ENTAILMENT, _ENTAILMENT, ("accuracy",), "rte", _PAIR),
+        GlueTask("STS-B", _PAIR, "score", (), (), ("pearson", "spearman"), "stsb", _PAIR),
+        GlueTask(
             "QNLI", ("question", "sentence"), "label", _ENTAILMENT, _ENTAILMENT, ("accuracy",), "qnli",
             ("question", "sentence"),
         ),
         # GLUE's own QQP files hold a few rows that a line break inside a question cut in two; every reader drops them.
-        Task(
+        GlueTask(
             "QQP", ("question1", "question2"), "is_duplicate", ("0", "1"), ("not_duplicate", "duplicate"),
             ("accuracy", "f1"), "qqp", ("question1", "question2"), drops_short_rows=True,
         ),
         # The 80/20 cut of a partial copy is plain train.tsv and dev.tsv, hence the second name.
-        Task(
+        GlueTask(
             "MNLI", _PAIR, "gold_label", ("entailment", "neutral", "contradiction"),
             ("entailment", "neutral", "contradiction"), ("accuracy",), "mnli", ("premise", "hypothesis"),
             dev_files=("dev_matched", "dev"), hub_dev_split="validation_matched",
@@ -106,7 +76,7 @@ TASKS: dict[str, Task] = {
 }  # fmt: skip
 
 
-def find_task(name: str) -> Task:
+def find_task(name: str) -> GlueTask:
     """The task of this name, upper or lower case, with or without its hyphen. Raises UserError listing all names."""
     wanted = name.lower().replace("-", "")
     for task in TASKS.values():
@@ -115,7 +85,7 @@ def find_task(name: str) -> Task:
     raise UserError(f"there is no task {name!r}; known are {', '.join(TASKS)}")
 
 
-def read_task(task: Task, split: Split, folder: Path | None) -> list[Example]:
+def read_task(task: GlueTask, split: Split, folder: Path | None) -> list[Example]:
     """The examples of a split, in the files' order.
 
     From GLUE's files in `folder` (the folder that holds SST-2/, CoLA/, ..., or the task's own), or from the hub where
@@ -127,7 +97,7 @@ def read_task(task: Task, split: Split, folder: Path | None) -> list[Example]:
     return examples
 
 
-def find_file(task: Task, split: Split, folder: Path) -> Path:
+def find_file(task: GlueTask, split: Split, folder: Path) -> Path:
     """The TSV of a split, plain or gzipped. Raises UserError listing where it was looked for."""
     stems = task.dev_files if split == "dev" else ("train",)
     places = [folder / task.name, folder]
@@ -143,28 +113,8 @@ def find_file(task: Task, split: Split, folder: Path) -> Path:
     )
 
 
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    """(line number from 1, text) split on newlines only: the texts hold U+0085 and U+2028."""
-    try:
-        content = path.read_bytes()
-        if path.suffix == ".gz":
-            content = gzip.decompress(content)
-    except (EOFError, OSError) as error:
-        raise UserError(f"{path} cannot be read ({error}); fetch it again") from error
-    lines = content.removeprefix(_BOM).split(b"\n")
-    if not lines[-1]:
-        lines.pop()
-    for number, line in enumerate(lines, start=1):
-        try:
-            yield number, line.removesuffix(b"\r").decode("utf-8")
-        except UnicodeDecodeError as error:
-            raise UserError(
-                f"{path}, line {number}: not UTF-8 ({error.reason} at byte {error.start} of the line)"
-            ) from error
-
-
-def _read_file(task: Task, path: Path) -> Iterator[Example]:
-    lines = _lines(path)
+def _read_file(task: GlueTask, path: Path) -> Iterator[Example]:
+    lines = read_lines(path)
     header = list(task.header or next(lines, (1, ""))[1].split("\t"))
     missing = [name for name in (*task.columns, task.label_column) if name not in header]
     if missing:
@@ -193,7 +143,7 @@ def _read_file(task: Task, path: Path) -> Iterator[Example]:
         _log.warning("%s: %d rows with too few columns left out (GLUE's %s has such rows)", path, dropped, task.name)
 
 
-def parse_label(task: Task, text: str) -> float:
+def parse_label(task: GlueTask, text: str) -> float:
     """The class index, or the score, that a file's word stands for. Raises ValueError for any other word."""
     if not task.is_regression:
         if text not in task.labels:
@@ -209,7 +159,7 @@ def parse_label(task: Task, text: str) -> float:
     return score
 
 
-def _read_hub(task: Task, split: Split) -> list[Example]:
+def _read_hub(task: GlueTask, split: Split) -> list[Example]:
     import datasets
 
     hub_split = task.hub_dev_split if split == "dev" else "train"
@@ -225,46 +175,3 @@ def _read_hub(task: Task, split: Split) -> list[Example]:
     # The hub keeps scores as 32-bit floats: 3.8 comes as 3.7999999523.
     labels = [round(value, 6) for value in rows["label"]]
     return [Example(*row) for row in zip(texts[0], seconds, labels, strict=True)]
-
-
-def predictions_of(task: Task, logits: np.ndarray) -> np.ndarray:
-    """(n, outputs) logits to (n,) class indices, or scores. Raises UserError where they are not finite."""
-    broken = int((~np.isfinite(logits)).any(axis=1).sum())
-    if broken:
-        raise UserError(
-            f"{broken} of {len(logits)} predictions for {task.name} are not finite: fine-tuning diverged; "
-            "lower finetune.lr, or check the model's weights"
-        )
-    return logits[:, 0] if task.is_regression else logits.argmax(axis=1)
-
-
-Metric = Callable[[np.ndarray, np.ndarray], float]
-
-
-def _correlation(function: Metric) -> Metric:
-    """`function` where it is defined; 0, "explains nothing", where labels or predictions are all the same."""
-
-    def correlation(labels: np.ndarray, predictions: np.ndarray) -> float:
-        return 0.0 if np.ptp(predictions) == 0 or np.ptp(labels) == 0 else function(labels, predictions)
-
-    return correlation
-
-
-_METRICS: dict[str, Metric] = {
-    "accuracy": accuracy_score,
-    "f1": lambda labels, predictions: f1_score(labels, predictions, pos_label=1, zero_division=0.0),
-    "matthews": _correlation(matthews_corrcoef),
-    "pearson": _correlation(lambda labels, predictions: pearsonr(labels, predictions)[0]),
-    "spearman": _correlation(lambda labels, predictions: spearmanr(labels, predictions)[0]),
-}
-
-
-def score(task: Task, predictions: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    """The task's official metrics and their unweighted mean, "headline", all in percent as GLUE reports them.
-
-    predictions, labels: (n,) class indices, or scores. The headline is GLUE's rule for tasks of two metrics (MRPC and
-    QQP: accuracy and F1 of class 1; STS-B: Pearson and Spearman); CoLA's is the Matthews correlation. A correlation
-    with a constant counts as 0.
-    """
-    values = {name: 100.0 * float(_METRICS[name](labels, predictions)) for name in task.metrics}
-    return values | {"headline": math.fsum(values.values()) / len(values)}

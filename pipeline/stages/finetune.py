@@ -23,7 +23,8 @@ from data_prep.manifest import is_done, write_manifest
 from pipeline.families.modeling_slim_bert import SlimBertForSequenceClassification
 from pipeline.objectives.classification import ClassificationLoader, EvaluationBatches, Inputs, encode, read_tokenizer
 from pipeline.objectives.classifier import build_classifier, read_pretrained, weight_files, what_of_head
-from pipeline.objectives.glue import Example, Task, find_task, predictions_of, read_task, score
+from pipeline.objectives.glue import find_task, read_task
+from pipeline.objectives.tasks import Example, Task, predictions_of, score
 from pipeline.recipes import engine_config
 from pipeline.recipes.recipe import Recipe, apply_override, parse_recipe
 from pipeline.recipes.sections import Batch, Optimizer, Schedule

@@ -22,7 +22,7 @@ from pipeline.objectives.classification import (
     encode,
     read_tokenizer,
 )
-from pipeline.objectives.glue import Example
+from pipeline.objectives.tasks import Example
 from tests.data_prep.vocabularies import BERT_SPECIALS
 from tests.objectives.material import SHAPE, WORDS, tokenizer
 

@@ -17,7 +17,8 @@ from pipeline.__main__ import main
 from pipeline.families.hf import build_model
 from pipeline.families.modeling_slim_bert import SlimBertForSequenceClassification
 from pipeline.objectives.classification import EvaluationBatches, Inputs, encode
-from pipeline.objectives.glue import TASKS, Example
+from pipeline.objectives.glue import TASKS
+from pipeline.objectives.tasks import Example
 from pipeline.recipes import engine_config
 from pipeline.recipes.recipe import Recipe, parse_recipe
 from pipeline.runs.run import Run
