@@ -45,9 +45,11 @@ pretrain: $(READY) ## All stages: data, search, draw, pretrain, export, report
 	@$(BIN)/python -m pipeline run --recipe $(RECIPE) --run $(RUN) --ds $(DS) --nproc $(NPROC) --launcher $(LAUNCHER) \
 		$(if $(DATA),--data $(DATA)) $(if $(FORCE),--force) $(SET)
 
-finetune: $(READY) ## A run's model on a GLUE task: TASK=SST-2 GLUE=folder SEED=0
-	@$(BIN)/python -m pipeline finetune --run $(RUN) --task $(or $(TASK),SST-2) --seed $(or $(SEED),0) \
-		$(if $(GLUE),--data $(GLUE)) $(if $(FORCE),--force) $(SET)
+finetune: $(READY) ## A model on a task: MODEL=folder-or-hub-name (or RUN=name) TASK=MRPC GLUE=folder SEED=0 SET="search.enabled=true"
+	@$(BIN)/python -m pipeline finetune --task $(or $(TASK),SST-2) --seed $(or $(SEED),0) \
+		$(if $(MODEL),--model $(MODEL) --ds $(DS)$(if $(filter-out file,$(origin RUN)), --run $(RUN)),--run $(RUN)) \
+		$(if $(filter-out file,$(origin RECIPE)),--recipe $(RECIPE)) \
+		$(if $(or $(GLUE),$(DATA)),--data $(or $(GLUE),$(DATA))) $(if $(FORCE),--force) $(SET)
 
 status: $(READY) ## What every run has done
 	@$(BIN)/python -m pipeline status

@@ -36,7 +36,7 @@ from data_prep.files import sha256_file
 from data_prep.rows.arrow_files import write_file
 from data_prep.rows.pack import PackedRows
 from data_prep.rows.shards import ShardReader
-from pipeline.objectives.masked_lm import PretrainLoader
+from pipeline.objectives.masked_lm import MaskedRows
 from pipeline.recipes.sections import Objective
 
 SPECIAL = {"pad": 0, "unk": 1, "cls": 2, "sep": 3, "mask": 4}
@@ -99,7 +99,7 @@ def build_tokenizer(vocab_size: int) -> PreTrainedTokenizerFast:
 
 def our_batches(folder: Path, objective: Objective, args: argparse.Namespace) -> Batches:
     """The next micro-batch of a loader, at every call."""
-    loader = PretrainLoader(ShardReader(folder, "train"), objective, args.seed, args.micro_batch, args.micro_batch)
+    loader = MaskedRows(ShardReader(folder, "train"), objective, args.seed, args.micro_batch, args.micro_batch)
     steps = iter(range(1 << 60))
     return lambda: loader.micro_batch(next(steps), 0)
 

@@ -9,8 +9,12 @@ from pathlib import Path
 from data_prep.errors import UserError, refusal
 from pipeline.recipes.engine_config import load_with_recipe
 from pipeline.recipes.recipe import load_recipe, resolve_sources
+from pipeline.runs.folder import RunFolder
 from pipeline.runs.run import Run
 from pipeline.stages import table
+
+# What makes a folder in runs/ one of ours.
+_RUN = ("recipe.json", "finetune")
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -68,13 +72,19 @@ def build_parser() -> argparse.ArgumentParser:
         )
         word.add_argument("--force", action="store_true", help="make the stage again")
 
-    finetune = commands.add_parser("finetune", parents=[everything], help="fine-tune a run's model on a GLUE task")
-    finetune.add_argument("--task", required=True, help="SST-2, CoLA, MRPC, RTE, STS-B, QNLI, QQP or MNLI")
+    finetune = commands.add_parser("finetune", help="fine-tune a model on a task: GLUE's, or texts of your own")
+    finetune.add_argument("--root", type=Path, default=Path("."), help="folder that holds runs/")
+    finetune.add_argument("--run", help="run whose model it is, or with --model the name of the folder of results")
+    finetune.add_argument("--model", help="a model folder or a name on the hub instead of the run's own")
+    finetune.add_argument("--task", required=True, help="a task of GLUE, such as MRPC, or a name for your own texts")
     finetune.add_argument("--seed", type=int, default=0)
-    finetune.add_argument("--data", type=Path, help="folder of GLUE TSVs; without it the Hugging Face hub")
-    finetune.add_argument("--model", type=Path, help="fine-tune this model folder instead of the run's own")
+    finetune.add_argument(
+        "--data", help="folder of GLUE's TSVs or of your own files, or hub:NAME; without it GLUE's hub"
+    )
+    finetune.add_argument("--recipe", default="finetune", help="name in pipeline/recipes/ or path of a .toml file")
+    finetune.add_argument("--ds", help="name in ds_configs/ or path of a DeepSpeed .json file; without it the run's")
     finetune.add_argument("--force", action="store_true", help="do it again")
-    finetune.add_argument("overrides", nargs="*", metavar="finetune.key=value")
+    finetune.add_argument("overrides", nargs="*", metavar="section.key=value", help="go on top of the recipe")
 
     report = commands.add_parser("report", parents=[everything], help="report.html of a run")
     report.add_argument("--compare", nargs="*", default=[], metavar="RUN", help="runs to show beside it")
@@ -138,11 +148,14 @@ def _dispatch(options: argparse.Namespace) -> int:
         return code
     if options.command == "report":
         return _report(root, options.run, options.compare)
-    run = Run.open(root, options.run)
     if options.command == "finetune":
         from pipeline.stages.finetune import finetune
 
-        return finetune(run, options.task, options.seed, options.data, options.model, options.overrides, options.force)
+        return finetune(
+            root, options.run, options.task, options.seed, options.data, options.model, options.recipe, options.ds,
+            options.overrides, options.force,
+        )  # fmt: skip
+    run = Run.open(root, options.run)
     stage = next(stage for stage in table.TRAINING_STAGES if stage.name == options.command)
     table.run_stage(stage, run, options.force)
     return 0
@@ -179,21 +192,29 @@ def _migrate(options: argparse.Namespace) -> int:
 def _report(root: Path, name: str, others: list[str]) -> int:
     from pipeline.reports.page import build_report
 
-    runs = [Run.open(root, one) for one in [name, *others]]
-    out = runs[0].folder.report
-    build_report([run.folder.root for run in runs], out)
+    folders = [_folder(root, one) for one in [name, *others]]
+    out = folders[0].report
+    build_report([folder.root for folder in folders], out)
     print(f"report: {out}")
     return 0
 
 
+def _folder(root: Path, name: str) -> RunFolder:
+    """The folder of a run, or of fine-tunings of a model that is no run's. Raises UserError when there is none."""
+    folder = RunFolder(root / "runs" / name)
+    return folder if (folder.root / "finetune").is_dir() else Run.open(root, name).folder
+
+
 def _status(root: Path, name: str | None) -> int:
-    names = [name] if name else sorted(path.parent.name for path in (root / "runs").glob("*/recipe.json"))
+    runs = root / "runs"
+    names = [name] if name else sorted({path.parent.name for what in _RUN for path in runs.glob(f"*/{what}")})
     if not names:
-        raise UserError(f"there are no runs in {root / 'runs'}; start one with: make pretrain")
+        raise UserError(f"there are no runs in {runs}; start one with: make pretrain")
     for one in names:
-        run = Run.open(root, one)
-        print(f"{one} ({run.folder.root})")
-        for stage, state, seconds in table.statuses(run):
+        folder = _folder(root, one)
+        print(f"{one} ({folder.root})")
+        run = Run.open(root, one) if folder.recipe.exists() else None
+        for stage, state, seconds in [*(table.statuses(run) if run else []), *table.finetuned(folder)]:
             print(f"  {stage:<24} {state:<40} {seconds:>10}{' s' if seconds else ''}")
     return 0
 

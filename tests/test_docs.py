@@ -163,7 +163,8 @@ def test_the_glossary_has_the_terms_and_is_linked_from_the_readme() -> None:
     readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
     assert "](docs/concepts.md#glossary)" in readme
     scope = readme[readme.index("## What is there, and what is not") :]
-    assert re.search(r"\| missing \| .*tickets in fine-tuning", scope)
+    assert re.search(r"\| there \| .*fine-tuning", scope)
+    assert re.search(r"\| missing \| .*SQuAD", scope)
 
 
 @every_page

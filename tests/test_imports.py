@@ -22,7 +22,6 @@ FROM_DATA_PREP = {
     "runs": {"corpus"},
     "layer_drop": {"rows.masking"},
     "migration": {"tokenization.habits"},
-    "stages": {"rows.shards"},
 }
 # Imported where nothing is trained: a finished run is recognised, and a recipe told, in a second.
 TORCH_FREE = [

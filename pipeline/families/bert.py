@@ -15,5 +15,7 @@ _SLOTS = (
     Slot("layer.{layer}.output.dense.weight", "neurons", 1, folds=True),
 )
 
-BERT, ROBERTA = Family("bert", _SLOTS), Family("roberta", _SLOTS)
-ROBERTA_PRELAYERNORM, ESM = Family("roberta-prelayernorm", _SLOTS), Family("esm", _SLOTS)
+BERT = Family("bert", _SLOTS, lm_head="cls")
+ROBERTA = Family("roberta", _SLOTS, scores="classifier.out_proj", first_position=1)
+ROBERTA_PRELAYERNORM = Family("roberta-prelayernorm", _SLOTS, scores="classifier.out_proj", first_position=1)
+ESM = Family("esm", _SLOTS, scores="classifier.out_proj")

@@ -17,4 +17,7 @@ FAMILY = Family(
         Slot("layer.{layer}.ffn.lin2.weight", "neurons", 1, folds=True),
     ),
     neurons="hidden_dim",
+    dropouts=("dropout",),
+    attention_dropouts=("attention_dropout",),
+    lm_head="vocab_transform",
 )

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+from pipeline.families.head import Objective
 from pipeline.families.shape import Shape
 
 Group = Literal["heads", "neurons"]
@@ -43,15 +44,23 @@ class Slot:
 class Family:
     """`{layer}` in a slot's name stands for the layer's number; whatever precedes the name is a prefix.
 
-    `neurons` and `heads` name the fields of a transformers config that count them in a layer; `ffn_matrices` are as
-    many matrices as a neuron has a row or column in.
+    Fields of a transformers config: `heads` and `neurons` count them in a layer, `dropouts` and `attention_dropouts`
+    are its probabilities. `ffn_matrices` are as many matrices as a neuron has a row or column in. `lm_head`: the module
+    that takes the last hidden states to logits or towards them; `scores`: the last matrix of a classifier.
+    `first_position`: how far behind the padding id the ids of positions begin; None where they begin at 0.
     """
 
     name: str
     slots: tuple[Slot, ...]
+    objectives: tuple[Objective, ...] = ("masked-lm", "classification")
     heads: str = "num_attention_heads"
     neurons: str = "intermediate_size"
     ffn_matrices: int = 2
+    dropouts: tuple[str, ...] = ("hidden_dropout_prob",)
+    attention_dropouts: tuple[str, ...] = ("attention_probs_dropout_prob",)
+    lm_head: str = "lm_head"
+    scores: str = "classifier"
+    first_position: int | None = None
 
     def find(self, state: Mapping[str, Shaped], shape: Shape, partial: bool = False) -> dict[str, tuple[Slot, int]]:
         """The slot and layer of every tensor in `state` that has units.

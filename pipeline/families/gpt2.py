@@ -12,5 +12,9 @@ FAMILY = Family(
         Slot("h.{layer}.mlp.c_fc.bias", "neurons", 0),
         Slot("h.{layer}.mlp.c_proj.weight", "neurons", 0, folds=True),
     ),
+    objectives=("causal-lm", "classification"),
     neurons="n_inner",
+    dropouts=("resid_pdrop", "embd_pdrop"),
+    attention_dropouts=("attn_pdrop",),
+    scores="score",
 )

@@ -14,6 +14,7 @@ from torch import Tensor
 from transformers import BertConfig, EsmConfig, PreTrainedConfig, RobertaConfig, RobertaPreLayerNormConfig
 from typing_extensions import TypeVar
 
+from pipeline.families.head import Head
 from pipeline.families.modeling_slim_bert import SlimBertConfig, SlimBertForMaskedLM, SlimBertPreTrainedModel
 from pipeline.families.shape import EncoderShape, LayerShape
 
@@ -117,6 +118,16 @@ def build_model(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return cls(config)
+
+
+def name_labels(config: PreTrainedConfig, head: Head) -> None:
+    """Give a classifier's config its labels, in transformers' terms."""
+    if head.objective != "classification":
+        return
+    config.num_labels, config.problem_type = head.num_outputs, head.problem_type
+    if head.labels:
+        config.id2label = dict(enumerate(head.labels))
+        config.label2id = {name: number for number, name in enumerate(head.labels)}
 
 
 def read_state(model: torch.nn.Module) -> State:
@@ -331,7 +342,8 @@ def drop_sentence_head(state: Mapping[str, Tensor], shape: EncoderShape) -> tupl
 def state_to_hf(state: Mapping[str, Tensor], shape: EncoderShape) -> tuple[State, PreTrainedConfig]:
     """The state and config of the stock class that computes the same: the tied decoder is left out of it.
 
-    The class is the masked-LM one of `stock_family`; BertForPreTraining for a bert with a sentence head.
+    The class is the masked-LM one of `stock_family`; BertForPreTraining for a bert with a sentence head, the one for
+    sequence classification for a classifier.
     Where the stock class wants rows that ours lacks, they are zeros that change no output: a type table of
     two rows when there is none, and RoBERTa's position rows up to the padding id. Raises ValueError for
     a shape that no stock class has (uneven layers, heads that do not fill the hidden size, a sentence head
@@ -359,10 +371,13 @@ def state_to_hf(state: Mapping[str, Tensor], shape: EncoderShape) -> tuple[State
     for ours, theirs in _modules(kind, len(shape.layers)):
         for part in ("weight", "bias"):
             hf_state[f"{prefix}{theirs}.{part}"] = state[f"{ours}.{part}"]
-    hf_state[_HEAD[kind]["lm_head.bias"]] = state["lm_head.bias"]
-    for module in ("lm_head.dense", "lm_head.norm"):
-        for part in ("weight", "bias"):
-            hf_state[f"{_HEAD[kind][module]}.{part}"] = state[f"{module}.{part}"]
+    if shape.is_classifier:
+        hf_state |= _classifier_to_hf(state, shape, kind)
+    else:
+        hf_state[_HEAD[kind]["lm_head.bias"]] = state["lm_head.bias"]
+        for module in ("lm_head.dense", "lm_head.norm"):
+            for part in ("weight", "bias"):
+                hf_state[f"{_HEAD[kind][module]}.{part}"] = state[f"{module}.{part}"]
     for ours, theirs in _SENTENCE_HEAD.items() if shape.sentence_head else ():
         for part in ("weight", "bias"):
             hf_state[f"{theirs}.{part}"] = state[f"{ours}.{part}"]
@@ -379,6 +394,14 @@ def state_to_hf(state: Mapping[str, Tensor], shape: EncoderShape) -> tuple[State
         "pad_token_id": shape.pad_token_id,
     }
     return hf_state, _CONFIGS[kind](**fields, **special)
+
+
+def _classifier_to_hf(state: Mapping[str, Tensor], shape: EncoderShape, kind: str) -> State:
+    """Both our classifiers are dense, tanh and a projection of the first token, and so are BERT's and RoBERTa's."""
+    ours = ("pooler.dense", "classifier") if shape.pooler else ("classifier.dense", "classifier.out_proj")
+    theirs = ("bert.pooler.dense", "classifier") if kind == "bert" else ("classifier.dense", "classifier.out_proj")
+    names = zip(ours, theirs, strict=True)
+    return {f"{their}.{part}": state[f"{our}.{part}"] for our, their in names for part in ("weight", "bias")}
 
 
 def _table_parts(state: Mapping[str, Tensor], shape: EncoderShape, kind: str) -> tuple[State, dict[str, Any]]:

@@ -16,4 +16,7 @@ FAMILY = Family(
         Slot("layers.{layer}.mlp.Wo.weight", "neurons", 1, folds=True),
     ),
     ffn_matrices=3,
+    dropouts=("embedding_dropout", "mlp_dropout"),
+    attention_dropouts=("attention_dropout",),
+    lm_head="head",
 )

@@ -39,6 +39,26 @@ class Shape(Protocol):
     def layers(self) -> tuple[LayerShape, ...]: ...
     @property
     def head_size(self) -> int: ...
+    @property
+    def hidden_size(self) -> int: ...
+    @property
+    def vocab_size(self) -> int: ...
+    @property
+    def pad_token_id(self) -> int: ...
+    @property
+    def type_vocab_size(self) -> int: ...
+    @property
+    def max_row_length(self) -> int:
+        """Tokens in the longest row that there are positions for, or that was trained on."""
+        ...
+
+    @property
+    def row_limit(self) -> int | None:
+        """Tokens in the longest row that can be computed; None where positions have no end."""
+        ...
+
+    @property
+    def is_classifier(self) -> bool: ...
 
     def with_layers(self, layers: tuple[LayerShape, ...]) -> Self:
         """The same model at other widths."""
@@ -50,6 +70,14 @@ class Shape(Protocol):
 
     def encoder_flops_per_token(self, row_length: int) -> float: ...
 
+    def forward_flops_per_token(self, row_length: int, predicted: float) -> float: ...
+
+    def train_flops_per_token(self, row_length: int, predicted: float) -> float:
+        """FLOPs forward and backward of a token where a share `predicted` of them goes through the LM head."""
+        ...
+
+    def num_parameters(self) -> int: ...
+
 
 @dataclass(frozen=True)
 class EncoderShape:
@@ -59,7 +87,8 @@ class EncoderShape:
     given to a token (RoBERTa keeps rows up to its padding id free), so the longest row is
     `max_positions - position_offset` tokens. With `positions` "rotary" there is no table: queries and keys are
     turned by angles of base `rope_theta`, and `max_positions` is the longest row trained on. `sentence_head`: BERT's
-    pooler and two classes over the first token stand beside the masked-LM head.
+    pooler and two classes over the first token stand beside the masked-LM head. `outputs`: logits of a classifier that
+    stands in the place of both, over BERT's `pooler` or as RoBERTa's.
     """
 
     vocab_size: int
@@ -79,6 +108,8 @@ class EncoderShape:
     positions: Positions = "absolute"
     rope_theta: float = 10_000.0
     sentence_head: bool = False
+    outputs: int = 0
+    pooler: bool = False
 
     def __post_init__(self) -> None:
         for name in ("vocab_size", "hidden_size", "head_size", "max_positions"):
@@ -168,13 +199,23 @@ class EncoderShape:
         return self.max_positions - self.position_offset
 
     @property
+    def row_limit(self) -> int | None:
+        """Tokens in the longest row that can be computed; None with rotary positions."""
+        return self.max_row_length if self.positions == "absolute" else None
+
+    @property
+    def is_classifier(self) -> bool:
+        """Whether a classifier stands where the masked-LM head would."""
+        return self.outputs > 0
+
+    @property
     def is_uniform(self) -> bool:
         """True when all layers are equal and the heads fill the hidden size, as in a stock BERT."""
         first = self.layers[0]
         return first.heads * self.head_size == self.hidden_size and all(x == first for x in self.layers)
 
     def num_parameters(self) -> int:
-        """Trainable numbers of the masked-LM model; the decoder shares the word embedding and counts once."""
+        """Trainable numbers of the model with its head; the decoder shares the word embedding and counts once."""
         hidden = self.hidden_size
         rows = self.max_positions if self.positions == "absolute" else 0
         total = (self.vocab_size + rows + self.type_vocab_size) * hidden + 2 * hidden
@@ -184,6 +225,8 @@ class EncoderShape:
             total += (hidden + 1) * layer.ffn + (layer.ffn + 1) * hidden + 4 * hidden
         if self.norm == "pre":
             total += 2 * hidden
+        if self.outputs:
+            return total + (hidden + 1) * (hidden + self.outputs)
         if self.sentence_head:
             total += (hidden + 1) * hidden + 2 * (hidden + 1)
         return total + (hidden + 1) * hidden + 2 * hidden + self.vocab_size
@@ -199,16 +242,19 @@ class EncoderShape:
         """The terms of `encoder_flops_per_token`, one a layer."""
         return tuple(layer.flops_per_token(self.hidden_size, self.head_size, row_length) for layer in self.layers)
 
-    def forward_flops_per_token(self, row_length: int, masked_fraction: float) -> float:
-        """`encoder_flops_per_token` and the heads: the LM head on the `masked_fraction` of positions it runs on,
-        the sentence head once a row.
+    def forward_flops_per_token(self, row_length: int, predicted: float) -> float:
+        """`encoder_flops_per_token` and the heads: the LM head on the `predicted` of positions it runs on,
+        the sentence head or a classifier once a row.
         """
+        if self.outputs:
+            head = 2 * self.hidden_size * (self.hidden_size + self.outputs) / row_length
+            return self.encoder_flops_per_token(row_length) + head
         head = 2 * self.hidden_size * (self.hidden_size + self.vocab_size)
-        total = self.encoder_flops_per_token(row_length) + masked_fraction * head
+        total = self.encoder_flops_per_token(row_length) + predicted * head
         if self.sentence_head:
             total += 2 * self.hidden_size * (self.hidden_size + 2) / row_length
         return total
 
-    def train_flops_per_token(self, row_length: int, masked_fraction: float) -> float:
+    def train_flops_per_token(self, row_length: int, predicted: float) -> float:
         """Forward and backward: three times the forward pass, recomputation not counted."""
-        return 3.0 * self.forward_flops_per_token(row_length, masked_fraction)
+        return 3.0 * self.forward_flops_per_token(row_length, predicted)

@@ -19,8 +19,10 @@ from transformers import AutoTokenizer
 from data_prep.errors import UserError
 from data_prep.files import fsync_folder
 from data_prep.tokenization.habits import guess_habits
+from pipeline.families.checkpoint import build_from, read_checkpoint, shape_of
+from pipeline.families.head import Head
+from pipeline.families.model_files import read_config
 from pipeline.objectives.classification import read_tokenizer
-from pipeline.objectives.classifier import read_config, read_pretrained
 
 WEIGHTS = "pytorch_model.bin"
 # TensorFlow's names of a LayerNorm's two tensors, which the first PyTorch files kept.
@@ -51,7 +53,10 @@ def convert(old: Path, new: Path) -> list[str]:
         # Tensors that share their memory, such as a tied decoder, are not taken: each gets its own.
         own = {name: tensor.detach().clone().contiguous() for name, tensor in state.items()}
         save_file(own, partial / "model.safetensors", metadata={"format": "pt"})
-        vocab_size = read_pretrained(partial).shape.vocab_size
+        checkpoint, head = read_checkpoint(partial), Head("classification", labels=("0", "1"))
+        shape = shape_of(checkpoint, head, dropout=0.0, attention_dropout=0.0)
+        build_from(checkpoint, shape, head, seed=0)
+        vocab_size = shape.vocab_size
         lines += _write_tokenizer(old, partial)
         read_tokenizer(partial, vocab_size)
         _flush(partial)

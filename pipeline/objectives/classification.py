@@ -1,23 +1,35 @@
-"""Sentences and pairs to classifier batches: tokenised once, shuffled, sharded and padded when asked for.
-
-Knows nothing of models, engines or metrics.
-"""
+"""Classification and regression of texts and pairs: rows tokenised once, shuffled, sharded and padded when asked for,
+and the task's metrics on the dev rows."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer
 
 from data_prep.errors import UserError
-from pipeline.objectives.tasks import Example
+from data_prep.files import write_atomically
+from pipeline.families.head import Head
+from pipeline.families.model_files import fetch
+from pipeline.objectives.objective import Objective, ShapeFor
+from pipeline.objectives.tasks import Example, Task, predictions_of, score
+from pipeline.objectives.texts import read_texts
+from pipeline.recipes import engine_config
+from pipeline.runs.run import Run
 from pipeline.training.batches import Batch, epoch_rows
+from pipeline.training.engine import Engine
+from pipeline.training.ranks import Ranks
+
+PREDICTIONS = "dev.tsv"
+PROBE_ROWS = 4
 
 # Lengths that are multiples of this keep the accelerators' matrix units full and the number of shapes small.
 PAD_MULTIPLE = 8
@@ -45,13 +57,18 @@ class Encoded:
         return np.diff(self.offsets)
 
 
-def read_tokenizer(folder: Path, vocab_size: int) -> Tokenizer:
+def read_tokenizer(folder: Path, vocab_size: int, with_pairs: bool = True) -> Tokenizer:
     """The tokenizer of a model folder, as transformers makes it of tokenizer.json and the files beside it.
 
     Raises UserError when transformers cannot, when it does not fit the model's vocabulary, or has no template for
-    pairs.
+    pairs that sets them apart, where there are any.
     """
     path = folder / "tokenizer.json"
+    if not path.is_file():
+        raise UserError(
+            f"{folder} is not a model folder: it has no tokenizer.json; finish the run's export stage, or name a "
+            "folder that a model and its tokenizer were saved to with save_pretrained"
+        )
     try:
         # A folder's own code is for its model; a tokenizer that needs some is refused.
         found = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
@@ -71,10 +88,10 @@ def read_tokenizer(folder: Path, vocab_size: int) -> Tokenizer:
     if largest >= vocab_size:
         raise UserError(f"{path} gives ids up to {largest}, but the model beside it has {vocab_size} embeddings")
     added = [tokenizer.num_special_tokens_to_add(is_pair) for is_pair in (False, True)]
-    if added[0] < 2 or added[1] < 3:
+    if with_pairs and added[1] < 1:
         raise UserError(
-            f"{path} adds {added[0]} special tokens to a text and {added[1]} to a pair; a classifier needs "
-            "[CLS] a [SEP] and [CLS] a [SEP] b [SEP] (the post_processor of the file)"
+            f"{path} adds no special tokens to a pair, so that nothing would tell its two texts apart; a classifier of "
+            "pairs needs, for example, [CLS] a [SEP] b [SEP] (the post_processor of the file)"
         )
     return tokenizer
 
@@ -218,3 +235,103 @@ class EvaluationBatches:
         rows = self._order[np.minimum(positions, len(self._encoded) - 1)]
         batch = collate(self._encoded, rows, self._inputs)
         return rows[positions < len(self._encoded)], batch
+
+
+class DevEvaluation:
+    """Call with an engine: the task's metrics in percent, and the mean loss, over all dev rows.
+
+    `predictions` (n,) are those of the latest call: class indices, or scores.
+    """
+
+    def __init__(self, task: Task, batches: EvaluationBatches, labels: NDArray[Any]) -> None:
+        self._task, self._batches, self._labels = task, batches, labels
+        self.predictions: NDArray[Any] = np.empty(0)
+
+    def __call__(self, engine: Engine) -> dict[str, float]:
+        ranks = engine.ranks
+        logits = torch.zeros(len(self._labels), self._task.num_outputs, dtype=torch.float64, device=ranks.device)
+        with engine.evaluating():
+            for index in range(len(self._batches)):
+                rows, batch = self._batches.batch(index)
+                found = engine.forward({name: x for name, x in batch.items() if name != "labels"}).logits
+                logits[torch.from_numpy(rows).to(ranks.device)] = found[: len(rows)].double()
+        logits = ranks.sum(logits).cpu()
+        labels = torch.from_numpy(self._labels)
+        self.predictions = predictions_of(self._task, logits.numpy())
+        if self._task.is_regression:
+            loss = F.mse_loss(logits[:, 0], labels.double())
+        else:
+            loss = F.cross_entropy(logits, labels)
+        return {"loss": float(loss)} | score(self._task, self.predictions, self._labels)
+
+
+def prepare(run: Run, ranks: Ranks, shape_for: ShapeFor) -> Objective:
+    """Classification of the recipe's [task], with the tokenizer of its checkpoint.
+
+    Raises UserError for whatever cannot be used.
+    """
+    chosen = run.recipe.task
+    texts = read_texts(chosen)
+    task = texts.task
+    recipe = run.recipe.counted(math.ceil(len(texts.train) / run.recipe.batch.global_rows))
+    head = Head("classification", labels=task.label_names, words=task.labels)
+    shape = shape_for(head, None)
+    assert recipe.model.checkpoint is not None  # the recipe has looked
+    folder = fetch(recipe.model.checkpoint, recipe.model.revision)
+    tokenizer = read_tokenizer(folder, shape.vocab_size, task.is_pair)
+    max_length = min(chosen.max_length, shape.row_limit or chosen.max_length)
+    _check_length(folder, task, max_length, tokenizer)
+
+    train, dev = (encode(rows, tokenizer, max_length, task.is_regression) for rows in (texts.train, texts.dev))
+    batch = recipe.batch
+    micro_rows, _ = engine_config.accumulation_steps(batch.global_rows, batch.micro_rows, ranks.world_size)
+    inputs = Inputs(shape.pad_token_id, max_length, with_types=shape.type_vocab_size > 1)
+    rank, world_size = ranks.rank, ranks.world_size
+    loader = ClassificationLoader(train, inputs, recipe.seed, batch.global_rows, micro_rows, rank, world_size)
+    evaluation = DevEvaluation(task, EvaluationBatches(dev, inputs, micro_rows, rank, world_size), dev.labels)
+
+    def probe() -> Batch:
+        rows = collate(dev, np.arange(min(PROBE_ROWS, len(dev))), inputs)
+        return {name: x for name, x in rows.items() if name != "labels"}
+
+    def write(stage_folder: Path, validation: Mapping[str, float]) -> dict[str, Any]:
+        _write_predictions(stage_folder / PREDICTIONS, task, evaluation.predictions, texts.dev)
+        return {
+            "headline": validation["headline"],
+            "headline_of": list(task.metrics),
+            "metrics": {name: validation[name] for name in task.metrics},
+            "train_rows": len(train),
+            "dev_rows": len(dev),
+            "max_length": max_length,
+        }
+
+    notes = []
+    if max_length < chosen.max_length:
+        notes.append(
+            f"texts are cut at {max_length} tokens: the model has no more positions ({chosen.max_length} asked)"
+        )
+    return Objective(recipe, head, shape, loader, evaluation, probe, write, tuple(notes))
+
+
+def _check_length(folder: Path, task: Task, max_length: int, tokenizer: Tokenizer) -> None:
+    """UserError where rows of `max_length` tokens have no room for a token of every text: they cannot be cut to it."""
+    least = tokenizer.num_special_tokens_to_add(task.is_pair) + (2 if task.is_pair else 1)
+    if max_length < least:
+        raise UserError(
+            f"{folder} has positions for {max_length} tokens (max_position_embeddings of its config.json), and a row "
+            f"of {task.name} needs {least} or more: take a model with more positions"
+        )
+
+
+def _write_predictions(path: Path, task: Task, predictions: NDArray[Any], dev: Sequence[Example]) -> None:
+    """dev.tsv: index of the row in the dev file (from 0), prediction, label; as words, or as scores."""
+
+    def word(value: float) -> str:
+        return f"{value:.4f}" if task.is_regression else task.label_names[math.trunc(value)]
+
+    lines = ["index\tprediction\tlabel"]
+    lines += [
+        f"{index}\t{word(predicted)}\t{word(example.label)}"
+        for index, (predicted, example) in enumerate(zip(predictions.tolist(), dev, strict=True))
+    ]
+    write_atomically(path, "\n".join(lines) + "\n")

@@ -6,6 +6,7 @@ at once. Engine mechanics (ZeRO stage, precision, offload) live in ds_configs/, 
 
 import os
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -14,6 +15,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from data_prep.errors import UserError
 from pipeline.families.shape import EncoderShape
+from pipeline.families.table import FAMILIES
 from pipeline.layer_drop.schedule import DropSchedule, LayerDrop
 from pipeline.recipes.phases import Phase
 from pipeline.recipes.sections import (
@@ -21,7 +23,6 @@ from pipeline.recipes.sections import (
     Checkpointing,
     Corpus,
     Evaluation,
-    Finetune,
     LayerDropping,
     Model,
     Objective,
@@ -30,6 +31,7 @@ from pipeline.recipes.sections import (
     Schedule,
     Search,
     Section,
+    Task,
     TicketBudget,
     Tracking,
 )
@@ -46,6 +48,7 @@ class Recipe(Section):
     corpus: Corpus = Corpus()
     model: Model = Model()
     objective: Objective = Objective()
+    task: Task = Task()
     batch: Batch = Batch()
     optimizer: Optimizer = Optimizer()
     schedule: Schedule = Schedule()
@@ -56,7 +59,6 @@ class Recipe(Section):
     evaluation: Evaluation = Evaluation()
     checkpoint: Checkpointing = Checkpointing()
     tracking: Tracking = Tracking()
-    finetune: Finetune = Finetune()
 
     @model_validator(mode="after")
     def corpus_fits(self) -> Self:
@@ -78,8 +80,40 @@ class Recipe(Section):
         return self
 
     @model_validator(mode="after")
+    def objective_fits(self) -> Self:
+        name, family = self.objective.name, FAMILIES[self.model.family]
+        if name != "masked-lm" and self.objective.sentence != "none":
+            raise ValueError(f'objective.sentence ({self.objective.sentence!r}) goes with the objective "masked-lm"')
+        if name == "classification":
+            if self.model.checkpoint is None:
+                raise ValueError('the objective "classification" needs model.checkpoint, a model to fine-tune')
+            if self.task.name is None and self.task.source is None:
+                raise ValueError('the objective "classification" needs task.name or task.source')
+        elif self.task != Task():
+            raise ValueError(f'[task] is for the objective "classification", not {name!r}')
+        if self.model.checkpoint is None and name not in family.objectives:
+            raise ValueError(f"{family.name} models learn {' or '.join(family.objectives)}, not {name}")
+        if self.model.checkpoint is not None and self.layer_drop.enabled:
+            raise ValueError("layer_drop is for models drawn at random, not for a model.checkpoint")
+        if self.model.family != "slim_bert":
+            self.check_family(self.model.family)
+        return self
+
+    def check_family(self, family: str) -> None:
+        """Raise ValueError for what only our own encoder can do, in a recipe for another family."""
+        if family == "slim_bert":
+            return
+        if self.optimizer.name == "muon":
+            raise ValueError(f'optimizer.name "muon" knows the matrices of slim_bert only: use "adamw" for {family}')
+        if self.layer_drop.enabled:
+            raise ValueError(f"layer_drop works with slim_bert only, not with {family}")
+        if self.objective.sentence != "none":
+            raise ValueError(f"objective.sentence ({self.objective.sentence!r}) is for slim_bert, not for {family}")
+
+    @model_validator(mode="after")
     def sections_fit(self) -> Self:
-        if self.search.enabled and self.search.max_steps > self.pretrain.steps:
+        counted = self.pretrain.epochs is None and self.search.epochs is None
+        if counted and self.search.enabled and self.search.max_steps > self.pretrain.steps:
             raise ValueError(
                 f"search.max_steps ({self.search.max_steps}) exceeds pretrain.steps ({self.pretrain.steps})"
             )
@@ -89,7 +123,11 @@ class Recipe(Section):
             raise ValueError(f"ticket: {error}") from error
         if not self.search.enabled and self.pretrain.rewind != "init":
             raise ValueError(f"pretrain.rewind ({self.pretrain.rewind!r}) needs a search; search.enabled is false")
-        if self.pretrain.rewind == "inherit" and self.search.max_steps == self.pretrain.steps:
+        if (self.pretrain.rewind_step or 0) > self.search.max_steps and self.search.epochs is None:
+            raise ValueError(
+                f"pretrain.rewind_step ({self.pretrain.rewind_step}) exceeds search.max_steps ({self.search.max_steps})"
+            )
+        if counted and self.pretrain.rewind == "inherit" and self.search.max_steps == self.pretrain.steps:
             raise ValueError(
                 f"search.max_steps ({self.search.max_steps}) may leave none of pretrain.steps ({self.pretrain.steps}) "
                 'to pretrain.rewind "inherit", which goes on where the search ends'
@@ -98,6 +136,8 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def every_layer_is_trained(self) -> Self:
+        if self.pretrain.epochs is not None or self.search.epochs is not None or self.model.checkpoint is not None:
+            return self  # seen when rows and layers are counted
         drop = self.dropping(self.model.layers)
         if drop and drop.schedule.theta_at(self.pretrain.steps - 1) == 0:
             raise ValueError(
@@ -117,8 +157,36 @@ class Recipe(Section):
                 )
         return self
 
+    @property
+    def tokenizer(self) -> str | None:
+        """Where the corpus' vocabulary is loaded from: as [corpus] says, else the checkpoint's own; None: trained."""
+        return self.corpus.tokenizer or self.model.checkpoint
+
+    @property
+    def row_length(self) -> int:
+        """Tokens of a row, at most."""
+        return self.task.max_length if self.objective.name == "classification" else self.corpus.row_length
+
+    @property
+    def predicted_share(self) -> float:
+        """The share of the tokens that goes through a language-model head."""
+        return self.objective.mask_rate if self.objective.name == "masked-lm" else 1.0
+
+    def counted(self, steps_per_epoch: int) -> "Recipe":
+        """The recipe with epochs as steps, at least one each. Raises UserError where these do not fit each other."""
+        values = self.model_dump(mode="json")
+        for section, epochs, steps in (
+            ("pretrain", "epochs", "steps"),
+            ("search", "epochs", "max_steps"),
+            ("evaluation", "every_epochs", "every_steps"),
+        ):
+            given = values[section].pop(epochs)
+            if given is not None:
+                values[section][steps] = max(1, round(given * steps_per_epoch))
+        return parse_recipe(values, origin=f"with {steps_per_epoch} steps an epoch")
+
     def dense_shape(self, vocab_size: int, pad_token_id: int) -> EncoderShape:
-        """The dense encoder for a corpus with this vocabulary."""
+        """The dense encoder of family slim_bert for a corpus with this vocabulary."""
         return EncoderShape.uniform(
             num_layers=self.model.layers,
             num_heads=self.model.heads,
@@ -136,6 +204,24 @@ class Recipe(Section):
             positions=self.model.positions,
             sentence_head=self.objective.sentence != "none",
         )
+
+    def stock_sizes(self, vocab_size: int, special_tokens: Mapping[str, int]) -> dict[str, Any]:
+        """The fields of a transformers config for a model drawn at random, under BERT's names."""
+        model, special = self.model, special_tokens
+        return {
+            "vocab_size": vocab_size,
+            "hidden_size": model.hidden_size,
+            "num_hidden_layers": model.layers,
+            "num_attention_heads": model.heads,
+            "intermediate_size": model.ffn,
+            "max_position_embeddings": max(self.corpus.row_lengths),
+            "initializer_range": model.initializer_range,
+            "pad_token_id": special["pad"],
+            "bos_token_id": special["cls"],
+            "eos_token_id": special["sep"],
+            "cls_token_id": special["cls"],
+            "sep_token_id": special["sep"],
+        }
 
     def phases(self, micro_rows: int) -> list[Phase]:
         """The steps on rows of each length, in micro-batches of `micro_rows` of the short ones.
@@ -200,7 +286,7 @@ class Recipe(Section):
 
     def ticket_rules(self) -> TicketRules:
         """The draw's rules in the ticket's own terms."""
-        return TicketRules(**self.ticket.model_dump(), row_length=self.corpus.row_length)
+        return TicketRules(**self.ticket.model_dump(), row_length=self.row_length)
 
 
 def load_recipe(name_or_path: str, overrides: list[str] | None = None) -> Recipe:
@@ -267,7 +353,13 @@ def _scaled(values: dict[str, Any], scale: str) -> dict[str, Any]:
     if not path.exists():
         known = ", ".join(sorted(p.stem for p in path.parent.glob("*.toml")))
         raise UserError(f"there is no scale {scale!r}; known are {known}")
-    scaled = _over(_read(path), values)
+    small = _read(path)
+    if values.get("objective", {}).get("name") == "classification":
+        return _over({"pretrain": {"epochs": 1}}, values)  # the size of a checkpoint and of its task is given
+    scaled = _over(small, values)
+    for section in small:  # a scale counts in steps
+        for key in ("epochs", "every_epochs"):
+            scaled[section].pop(key, None)
     corpus, before = scaled["corpus"], values.get("corpus", {})
     corpus["name"] = f"{before.get('name', 'sample')}-{scale}"
     if "long_row_length" in before:
@@ -287,6 +379,8 @@ def parse_recipe(values: dict[str, Any], origin: str) -> Recipe:
 
 def _problem(item: Any) -> str:
     where = ".".join(str(part) for part in item["loc"]) or "recipe"
+    if where == "finetune":
+        return "finetune: fine-tuning has recipes of its own now: `finetune`, and those that extend it"
     if item["type"] == "extra_forbidden":
         return f"{where}: unknown key (a misspelling?)"
     message = item["msg"].removeprefix("Value error, ")

@@ -5,6 +5,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from pipeline.families import head as heads
+from pipeline.families.table import FAMILIES
 from pipeline.layer_drop.schedule import DepthKind, Scaling, TimeKind, Unit, schedule_problems
 
 
@@ -118,11 +120,16 @@ class Corpus(Section):
 
 
 class Model(Section):
-    """The dense encoder the search starts from.
+    """The dense model that training starts from: drawn at random in this shape, or a `checkpoint`.
 
-    `positions`: a table of learned ones, or rotary, with which masked-LM training leaves its first plateau much sooner.
+    `family`: our own encoder, or one of transformers'. `checkpoint`: a model folder or a name on the hub (of this
+    `revision`); family and shape are then its own. `positions`: a table of learned ones, or rotary, with which
+    masked-LM training leaves its first plateau much sooner.
     """
 
+    family: str = "slim_bert"
+    checkpoint: str | None = None
+    revision: str | None = None
     layers: Count = 4
     hidden_size: Count = 128
     heads: Count = 4
@@ -134,6 +141,21 @@ class Model(Section):
     layer_norm_eps: Rate = 1e-12
     initializer_range: Rate = 0.02
     token_types: Annotated[int, Field(ge=0)] = 0
+
+    @model_validator(mode="after")
+    def one_start(self) -> Self:
+        if self.family not in FAMILIES:
+            raise ValueError(f"family {self.family!r} is none of {', '.join(FAMILIES)}")
+        if self.revision is not None and self.checkpoint is None:
+            raise ValueError("revision belongs to a checkpoint on the hub")
+        free = {"checkpoint", "revision", "dropout", "attention_dropout"}
+        ours = {"layer_norm_eps", "norm", "positions", "token_types"}
+        said = [name for name, field in type(self).model_fields.items() if getattr(self, name) != field.default]
+        if self.checkpoint is not None and (wrong := [name for name in said if name not in free]):
+            raise ValueError(f"{', '.join(wrong)} cannot be said beside a checkpoint, whose shape is its own")
+        if self.family != "slim_bert" and (wrong := [name for name in said if name in ours]):
+            raise ValueError(f"{', '.join(wrong)} can be said of family slim_bert only, not of {self.family}")
+        return self
 
     @model_validator(mode="after")
     def heads_divide_hidden(self) -> Self:
@@ -151,12 +173,14 @@ class Model(Section):
 
 
 class Objective(Section):
-    """Masked language modelling: `mask_rate` of the tokens; of these so many become [MASK], so many random.
+    """What is learned. Masked language modelling: `mask_rate` of the tokens; of these so many become [MASK], so many
+    random. Causal language modelling: the next token. Classification: the labels of [task].
 
     `mask_unit`: single tokens, whole words, or spans of words. `sentence`: a second task on packing "pairs": BERT's
     next sentence, or ALBERT's sentence order.
     """
 
+    name: heads.Objective = "masked-lm"
     mask_rate: Annotated[Share, Field(gt=0, lt=1)] = 0.3
     mask_unit: Literal["token", "word", "span"] = "token"
     mask_token: Fraction = 0.8
@@ -168,6 +192,24 @@ class Objective(Section):
         if self.mask_token + self.random_token > 1 + 1e-9:
             raise ValueError(f"mask_token ({self.mask_token}) + random_token ({self.random_token}) exceed 1")
         return self
+
+
+class Task(Section):
+    """Texts with labels, for the objective "classification": a task of GLUE by its `name`, or your own texts.
+
+    `source`: a folder with GLUE's TSV files, or with files train.* and dev.* of your own (csv, tsv, jsonl), or a data
+    set of the hub, `hub:NAME`; without it GLUE is taken from the hub. The rest is for own texts: the columns of one or
+    two texts, found by their usual names where none are named, and of the label; which file or split `dev` is; and the
+    metrics.
+    """
+
+    name: str | None = None
+    source: str | None = None
+    text: tuple[str, ...] = ()
+    label: str = "label"
+    dev: str | None = None
+    metrics: tuple[str, ...] = ()
+    max_length: Annotated[int, Field(ge=16)] = 128
 
 
 class Batch(Section):
@@ -214,9 +256,11 @@ class Search(Section):
 
     `draw = "settle"`: when the masks stop changing (a queue of `queue` masks whose distances to the newest are all
     at most `threshold`, never before `guard_steps`), at the latest at `max_steps`; `"fixed"`: at `max_steps`.
+    `epochs` in the place of `max_steps`: passes over the training rows. `lr`: the search's own peak learning rate.
     """
 
     enabled: bool = True
+    epochs: Rate | None = None
     score: Literal["l1", "taylor", "magnitude", "random"] = "taylor"
     draw: Literal["settle", "fixed"] = "settle"
     max_steps: Count = 400
@@ -225,6 +269,7 @@ class Search(Section):
     queue: Annotated[int, Field(ge=2)] = 5
     threshold: Fraction = 0.1
     on_unsettled: Literal["draw", "stop"] = "draw"
+    lr: Rate | None = None
     decay: Annotated[Share, Field(gt=0, lt=1)] | None = None
     l1_heads: Annotated[float, Field(ge=0)] = 1e-4
     l1_neurons: Annotated[float, Field(ge=0)] = 1e-4
@@ -260,10 +305,22 @@ class TicketBudget(Section):
 
 
 class Pretrain(Section):
-    """The run that counts. `rewind` says which weights the slim model starts from."""
+    """The run that counts: so many `steps`, or passes over the training rows (`epochs`).
+
+    `rewind` says which weights the slim model starts from: those the search began with, those it had after
+    `rewind_step` steps, those it ended with, with the optimiser's moments, or new ones.
+    """
 
     steps: Count = 1000
-    rewind: Literal["init", "inherit", "reinit"] = "init"
+    epochs: Rate | None = None
+    rewind: Literal["init", "step", "inherit", "reinit"] = "init"
+    rewind_step: Count | None = None
+
+    @model_validator(mode="after")
+    def rewind_is_one(self) -> Self:
+        if (self.rewind == "step") != (self.rewind_step is not None):
+            raise ValueError('rewind "step" and rewind_step go together')
+        return self
 
 
 class LayerDropping(Section):
@@ -299,7 +356,10 @@ class LayerDropping(Section):
 
 
 class Evaluation(Section):
+    """Validation every so many steps, or `every_epochs` passes over the training rows, and at the end."""
+
     every_steps: Count = 100
+    every_epochs: Rate | None = None
     rows: Count = 512
 
 
@@ -315,20 +375,3 @@ class Tracking(Section):
     project: str = "earlybird"
     entity: str | None = None
     log_every_steps: Count = 10
-
-
-class Finetune(Section):
-    """Fine-tuning of the exported model; the rates apply to every task unless overridden.
-
-    The default `betas` and `eps` are RoBERTa's (Liu et al. 2019, appendix C).
-    """
-
-    epochs: Count = 3
-    rows: Count = 32
-    lr: Rate = 1e-4
-    betas: tuple[Fraction, Fraction] = (0.9, 0.98)
-    eps: Rate = 1e-6
-    weight_decay: Annotated[float, Field(ge=0)] = 0.01
-    warmup_fraction: Annotated[Share, Field(ge=0, lt=1)] = 0.06
-    max_length: Annotated[int, Field(ge=16)] = 128
-    dropout: Annotated[Share, Field(ge=0, lt=1)] = 0.1

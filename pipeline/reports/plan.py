@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from data_prep.errors import UserError
 from data_prep.formatting import duration
-from pipeline.families.shape import EncoderShape
+from pipeline.families.head import Head
+from pipeline.families.shape import EncoderShape, Shape
 from pipeline.layer_drop.describe import drop_words
 from pipeline.layer_drop.schedule import DropSchedule, LayerDrop
 from pipeline.recipes.engine_config import accumulation_steps, load_with_recipe, needs_every_gradient
@@ -51,7 +52,7 @@ class Outlook:
     micro_rows: int
     micro_steps: int
     phases: list[Phase]
-    shape: EncoderShape
+    shape: Shape
     drop: LayerDrop | None
     costs: StepCosts | None
     knows_vocabulary: bool
@@ -71,7 +72,7 @@ class Outlook:
         if not self.knows_vocabulary:
             return self.saved
         layers = StepCosts(_without_heads(self.shape), self.phases, 0.0).flops(self.steps)
-        whole = StepCosts(self.shape, self.phases, self.recipe.objective.mask_rate).flops(self.steps)
+        whole = StepCosts(self.shape, self.phases, self.recipe.predicted_share).flops(self.steps)
         return self.saved * whole / layers
 
 
@@ -83,6 +84,9 @@ def plan(name: str, overrides: list[str], ds: str, ranks: int, out: Path) -> int
     if out.suffix not in _ENDINGS:
         raise UserError(f"the picture {out} (--out) ends in {out.suffix!r}, wanted one of {', '.join(_ENDINGS)}")
     engine, recipe, notes = load_with_recipe(ds, load_recipe(name, overrides))
+    if recipe.model.checkpoint is not None or recipe.pretrain.epochs is not None:
+        key = "model.checkpoint" if recipe.model.checkpoint is not None else "pretrain.epochs"
+        raise UserError(f"a plan is made of sizes and steps that the recipe says itself, and this one says {key}")
     outlook = look_ahead(recipe, Path(name).stem, ranks, engine)
     for note in notes:
         print(note, file=sys.stderr)
@@ -100,11 +104,11 @@ def look_ahead(recipe: Recipe, name: str, ranks: int, engine: Mapping[str, Any] 
     recipe.check_rows(micro_rows)
     entries = _vocabulary_entries(recipe)
     known = entries is not None
-    shape = recipe.dense_shape(1 if entries is None else -(-entries // VOCAB_MULTIPLE) * VOCAB_MULTIPLE, pad_token_id=0)
+    shape = _dense(recipe, 1 if entries is None else -(-entries // VOCAB_MULTIPLE) * VOCAB_MULTIPLE)
     phases, drop = recipe.phases(micro_rows), recipe.dropping(len(shape.layers))
-    counted, mask_rate = (shape, recipe.objective.mask_rate) if known else (_without_heads(shape), 0.0)
+    counted, predicted = (shape, recipe.predicted_share) if known else (_without_heads(shape), 0.0)
     touch = needs_every_gradient(engine or {})
-    costs = StepCosts(counted, phases, mask_rate, micro_steps, drop, touch=touch) if drop else None
+    costs = StepCosts(counted, phases, predicted, micro_steps, drop, touch=touch) if drop else None
     return Outlook(name, recipe, ranks, micro_rows, micro_steps, phases, shape, drop, costs, known)
 
 
@@ -160,9 +164,21 @@ def _save(figure: Figure, out: Path) -> None:
         partial.unlink(missing_ok=True)
 
 
-def _without_heads(shape: EncoderShape) -> EncoderShape:
-    """The shape whose FLOPs at mask rate 0 are those of its layers alone."""
-    return replace(shape, sentence_head=False)
+def _dense(recipe: Recipe, vocab_size: int) -> Shape:
+    """The dense model of a recipe with a vocabulary of this size."""
+    if recipe.model.family == "slim_bert":
+        return recipe.dense_shape(vocab_size, pad_token_id=0)
+    # Brings torch and transformers, which count the stock class.
+    from pipeline.families.stock import random_shape
+
+    model = recipe.model
+    sizes = recipe.stock_sizes(vocab_size, dict.fromkeys(("pad", "cls", "sep"), 0))
+    return random_shape(model.family, sizes, Head(recipe.objective.name), model.dropout, model.attention_dropout)
+
+
+def _without_heads(shape: Shape) -> Shape:
+    """The shape whose FLOPs without a predicted token are those of its layers alone."""
+    return replace(shape, sentence_head=False) if isinstance(shape, EncoderShape) else shape
 
 
 def _steps_words(outlook: Outlook) -> str:
@@ -188,7 +204,7 @@ def _model_words(outlook: Outlook) -> str:
     words = f"dense model: {_count(len(shape.layers), 'layer')}, "
     if outlook.knows_vocabulary:
         return f"{words}{shape.num_parameters():,} parameters with a vocabulary of {shape.vocab_size:,}"
-    an_entry = replace(shape, vocab_size=2).num_parameters() - shape.num_parameters()
+    an_entry = _dense(outlook.recipe, 2).num_parameters() - shape.num_parameters()
     rest = shape.num_parameters() - an_entry
     return (
         f"{words}{rest:,} parameters and {an_entry:,} more for every entry of the vocabulary, whose size is unknown: "
@@ -198,9 +214,9 @@ def _model_words(outlook: Outlook) -> str:
 
 def _work_words(outlook: Outlook) -> str:
     """FLOPs of the matrix products of the dense model, forward and backward, with every layer run."""
-    mask_rate = outlook.recipe.objective.mask_rate
+    predicted = outlook.recipe.predicted_share
     steps = [
-        phase.global_rows * phase.row_length * outlook.shape.train_flops_per_token(phase.row_length, mask_rate)
+        phase.global_rows * phase.row_length * outlook.shape.train_flops_per_token(phase.row_length, predicted)
         for phase in outlook.phases
     ]
     whole = sum(phase.steps * flops for phase, flops in zip(outlook.phases, steps, strict=True))

@@ -11,14 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file
 
 from data_prep.corpus import Corpus as CorpusFolder
 from data_prep.errors import UserError
 from data_prep.files import sha256_file
 from data_prep.manifest import read_manifest
-from pipeline.families.shape import EncoderShape
+from pipeline.families.shape import Shape
+from pipeline.families.stock_shape import read_shape
 from pipeline.recipes.recipe import Recipe, parse_recipe
 from pipeline.runs.folder import RunFolder
 from pipeline.tickets.select import GROUPS, select_units
@@ -127,6 +128,7 @@ class RunRecord:
     engine: dict[str, Any]
     vocab_size: int | None
     ticket: Ticket | None
+    trained: Shape | None
     stages: dict[str, StageRecord]
     rows: dict[str, dict[str, list[dict[str, Any]]]]
     finetuned: tuple[Finetuned, ...]
@@ -150,20 +152,24 @@ class RunRecord:
         return asked or any(self.dropped(stage) for stage in ("search", "pretrain"))
 
     @property
-    def dense_shape(self) -> EncoderShape | None:
-        """The encoder before the cut; while there are no shards, with as large a vocabulary as the recipe asks.
+    def dense_shape(self) -> Shape | None:
+        """The model before the cut; while there are no shards, with as large a vocabulary as the recipe asks.
 
-        None while nothing says how large a vocabulary that is loaded will be.
+        None while nothing says how large a vocabulary that is loaded will be, or what shape a checkpoint has.
         """
         if self.ticket:
             return self.ticket.dense_shape
-        if self.recipe is None or (self.recipe.corpus.tokenizer and self.vocab_size is None):
+        if self.trained:
+            return self.trained
+        if self.recipe is None or self.recipe.model.checkpoint or self.recipe.model.family != "slim_bert":
+            return None
+        if self.recipe.tokenizer and self.vocab_size is None:
             return None
         return self.recipe.dense_shape(self.vocab_size or self.recipe.corpus.vocab_size, 0)
 
     @property
-    def trained_shape(self) -> EncoderShape | None:
-        """The encoder that is pre-trained: the ticket's, or the dense one of a run without a search."""
+    def trained_shape(self) -> Shape | None:
+        """The model that is pre-trained: the ticket's, or the dense one of a run without a search."""
         if self.ticket:
             return self.ticket.slim_shape()
         return None if self.has_search else self.dense_shape
@@ -252,7 +258,7 @@ def read_run(root: Path) -> RunRecord:
             problems.append(str(error))
     folders: dict[str, Path] = {}
     vocab_size = None
-    if recipe:
+    if recipe and recipe.objective.name != "classification":
         corpus = CorpusFolder(root.parent.parent / "corpora" / recipe.corpus.name)
         shards = corpus.shards(recipe.corpus.packing, recipe.corpus.row_length)
         folders |= {"ingest": corpus.clean, "tokenizer": corpus.tokenizer, "shard": shards}
@@ -268,6 +274,7 @@ def read_run(root: Path) -> RunRecord:
         engine=engine,
         vocab_size=vocab_size,
         ticket=ticket,
+        trained=_trained(folder.pretrain / "weights.safetensors", problems),
         stages={name: _stage(name, path, problems) for name, path in folders.items()},
         rows={name: _rows(path / "metrics.jsonl", problems) for name, path in folders.items()},
         finetuned=_finetuned(root, problems),
@@ -284,6 +291,18 @@ def _recipe(folder: RunFolder, problems: list[str]) -> tuple[Recipe | None, dict
     except (UserError, KeyError, TypeError) as error:
         problems.append(f"{folder.recipe} is not a recipe this version knows: {error}")
         return None, {}
+
+
+def _trained(weights: Path, problems: list[str]) -> Shape | None:
+    """The shape of the weights that pre-training has written."""
+    if not weights.exists():
+        return None
+    try:
+        with safe_open(weights, framework="np") as file:
+            return read_shape(json.loads(file.metadata()["shape"]))
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
+        problems.append(f"{weights} does not say what it is of: {error}")
+        return None
 
 
 def _stage(name: str, path: Path, problems: list[str]) -> StageRecord:

@@ -8,7 +8,7 @@ from typing import Any
 
 from data_prep.files import sha256_json
 from data_prep.formatting import duration, short
-from pipeline.families.shape import EncoderShape
+from pipeline.families.shape import Shape
 from pipeline.reports.record import Finetuned, RunRecord, StageRecord, flat_values
 
 NOTHING = "\N{EN DASH}"
@@ -41,10 +41,10 @@ def dense_forward_flops(run: RunRecord) -> float | None:
     return _flops(run, run.dense_shape)
 
 
-def _flops(run: RunRecord, shape: EncoderShape | None) -> float | None:
+def _flops(run: RunRecord, shape: Shape | None) -> float | None:
     if shape is None or run.recipe is None:
         return None
-    return shape.forward_flops_per_token(run.recipe.corpus.row_length, run.recipe.objective.mask_rate)
+    return shape.forward_flops_per_token(run.recipe.corpus.row_length, run.recipe.predicted_share)
 
 
 def total_seconds(run: RunRecord) -> float | None:
@@ -135,7 +135,7 @@ def _undropped_flops(run: RunRecord, stage: str) -> tuple[float, float] | None:
         counted = max(0, min(steps[-1], begin + phase.steps) - max(run.first_step(stage), begin))
         tokens = counted * phase.global_rows * phase.row_length
         encoder += tokens * shape.encoder_flops_per_token(phase.row_length)
-        whole += tokens * shape.forward_flops_per_token(phase.row_length, run.recipe.objective.mask_rate)
+        whole += tokens * shape.forward_flops_per_token(phase.row_length, run.recipe.predicted_share)
         begin += phase.steps
     return (encoder, whole) if encoder else None
 

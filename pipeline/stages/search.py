@@ -1,4 +1,4 @@
-"""Stage `search`: begin pre-training the dense model with gates on its heads and neurons, and record their scores
+"""Stage `search`: begin training the dense model with gates on its heads and neurons, and record their scores
 until the masks drawn from them have settled."""
 
 from dataclasses import replace
@@ -10,12 +10,11 @@ from safetensors.torch import save_file
 
 from data_prep.errors import UserError
 from data_prep.files import sha256_file, sha256_json
-from pipeline.families.hf import build_model, read_state
-from pipeline.families.shape import EncoderShape
+from pipeline.families.hf import read_state
+from pipeline.families.shape import Shape
 from pipeline.recipes.recipe import Recipe
 from pipeline.runs.run import Run
-from pipeline.stages.pretrain import FINAL, MOMENTS
-from pipeline.stages.setup import build_data, build_engine, build_plan, tracker_for
+from pipeline.stages.setup import build_engine, build_plan, read_setting, tracker_for
 from pipeline.tickets.draw import Observation, Watcher
 from pipeline.tickets.gates import GateSet, GateTensors
 from pipeline.tickets.score import build_score
@@ -27,7 +26,9 @@ from pipeline.training.loop import train
 from pipeline.training.metrics import Metrics
 from pipeline.training.ranks import Ranks
 
-INIT = "init.safetensors"
+# Weights: of the dense model as the search found it, of the step to rewind to, and at its end, with the moments.
+INIT, REWIND = "init.safetensors", "rewind.safetensors"
+FINAL, MOMENTS = "final.safetensors", "moments.safetensors"
 
 
 def settle_rules(recipe: Recipe) -> SettleRules:
@@ -43,9 +44,10 @@ class EarlyBird:
     stage and precision.
     """
 
-    def __init__(self, recipe: Recipe, shape: EncoderShape, scores_folder: Path, ranks: Ranks) -> None:
+    def __init__(self, recipe: Recipe, shape: Shape, scores_folder: Path, ranks: Ranks) -> None:
         search = recipe.search
         self._every, self._folder, self._ranks = search.every_steps, scores_folder, ranks
+        self._rewind_step, self._shape = recipe.pretrain.rewind_step, shape
         self._gates = GateSet(shape, device=ranks.device)
         self._score = build_score(
             search.score, self._gates, shape, lr=search.l1_lr, heads_penalty=search.l1_heads,
@@ -81,6 +83,8 @@ class EarlyBird:
 
     def after_step(self, step: int, engine: Engine) -> dict[str, Any] | None:
         """Every few steps record the scores and look at the masks; returns the row to log."""
+        if step == self._rewind_step:
+            self._keep_weights(engine)
         last = step >= self.watcher.settle.max_step
         if step % self._every and not last:
             return None
@@ -103,6 +107,15 @@ class EarlyBird:
             row |= {group: distances[-1] if distances else None, f"{group}_queue": distances}
         return row
 
+    def folded(self, weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Weights that compute without the gates what these compute with them."""
+        return weights if self.gates is None else fold_gates(weights, self._shape, self.gates)
+
+    def _keep_weights(self, engine: Engine) -> None:
+        weights = engine.weights()
+        if self._ranks.is_main:
+            save_file(self.folded(weights), self._folder.parent / REWIND)
+
     def state(self) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
         tensors = {f"gates/{name}": value for name, value in self._gates.state().items()}
         tensors |= {f"score/{name}": value for name, value in self._score.state().items()}
@@ -124,24 +137,26 @@ class EarlyBird:
 def search(run: Run, ranks: Ranks) -> dict[str, Any]:
     """Train the dense model until the ticket settles. Returns the results for the manifest. Collective.
 
-    Leaves init.safetensors, scores/step-*.safetensors and, for rewind "inherit", the last weights (gates folded in)
-    and optimiser moments. Raises UserError when nothing settled and the recipe says to stop then.
+    Leaves init.safetensors, scores/step-*.safetensors and what the recipe's rewind asks for: the weights of a step,
+    or the last ones with the optimiser moments; gates are folded in. Raises UserError when nothing settled and the
+    recipe says to stop then.
     """
-    recipe, folder = run.recipe, run.folder.search
-    reader, loader, validate = build_data(run, ranks)
-    shape = recipe.dense_shape(reader.vocab_size, reader.special_tokens["pad"])
-    model = build_model(shape, seed=recipe.seed)
+    folder, setting = run.folder.search, read_setting(run, ranks)
+    recipe, objective, shape = setting.recipe, setting.objective, setting.dense
+    model, notes = setting.build_dense()
     if ranks.is_main:
         save_file(read_state(model), folder / INIT)
     engine = build_engine(model, run.engine, recipe, ranks)
     early_bird = EarlyBird(recipe, shape, run.folder.scores, ranks)
 
-    plan = build_plan(run, shape, ranks, recipe.search.max_steps, searching=True)
+    plan = build_plan(setting, shape, recipe.search.max_steps, searching=True)
     plan = replace(plan, validate_every=recipe.search.max_steps)
     checkpoints = Checkpoints(folder / "checkpoints", recipe.checkpoint.keep)
     tracker = tracker_for(run, "search", folder, ranks)
     with Metrics(folder, "search", plan.stop_step, tracker, ranks.is_main) as metrics:
-        outcome = train(engine, loader, plan, metrics, checkpoints, validate, early_bird)
+        for note in (*notes, *objective.notes):
+            metrics.say(note)
+        outcome = train(engine, objective.loader, plan, metrics, checkpoints, objective.validate, early_bird)
 
     if early_bird.seen is None:
         raise UserError(
@@ -157,7 +172,11 @@ def search(run: Run, ranks: Ranks) -> dict[str, Any]:
             )
         metrics.say(f"the masks had not settled after {outcome.step} steps: the ticket is drawn there all the same")
     if recipe.pretrain.rewind == "inherit":
-        _save_inheritance(folder, engine, early_bird, shape)
+        _save_inheritance(folder, engine, early_bird)
+    if recipe.pretrain.rewind == "step" and outcome.step < (recipe.pretrain.rewind_step or 0):
+        raise UserError(
+            f"the search ended after {outcome.step} steps, before pretrain.rewind_step ({recipe.pretrain.rewind_step})"
+        )
     results: dict[str, Any] = {
         "steps": outcome.step,
         "settled": settled,
@@ -181,11 +200,9 @@ def scores_hash(folder: Path) -> str:
     return sha256_json({path.name: sha256_file(path) for path in sorted(folder.glob("step-*.safetensors"))})
 
 
-def _save_inheritance(folder: Path, engine: Engine, early_bird: EarlyBird, shape: EncoderShape) -> None:
+def _save_inheritance(folder: Path, engine: Engine, early_bird: EarlyBird) -> None:
     weights, moments = engine.weights(), engine.moments()
     if engine.ranks.is_main:
-        gates = early_bird.gates
-        folded = weights if gates is None else fold_gates(weights, shape, gates)
-        save_file(folded, folder / FINAL)
+        save_file(early_bird.folded(weights), folder / FINAL)
         flat = {f"{kind}/{name}": value for kind, values in moments.items() for name, value in values.items()}
         save_file(flat, folder / MOMENTS)

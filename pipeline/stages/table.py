@@ -10,17 +10,21 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from data_prep.errors import UserError
 from data_prep.files import sha256_file
 from data_prep.manifest import MANIFEST_NAME, read_manifest, write_manifest
+from pipeline.families import model_files
 from pipeline.recipes.engine_config import accumulation_steps
 from pipeline.recipes.recipe import Recipe
 from pipeline.recipes.sections import Source
-from pipeline.runs.folder import begin, check_settings, exclusive
+from pipeline.runs.folder import RunFolder, begin, check_settings, exclusive
 from pipeline.runs.run import Run
 from pipeline.stages import launch
+
+if TYPE_CHECKING:
+    from pipeline.training.ranks import Ranks
 
 SAMPLES = Path("data_prep") / "samples"
 
@@ -45,7 +49,15 @@ def _results(run: Run, stage: str, folder: Path) -> dict[str, Any]:
 
 def _training_settings(run: Run) -> dict[str, Any]:
     recipe = run.recipe.model_dump(mode="json")
+    # Where the model and the texts lie does not matter: what is in them does, and that is an input.
+    for section, keys in (("model", ("checkpoint", "revision")), ("task", ("source",))):
+        for key in keys:
+            del recipe[section][key]
     kept = {key: recipe[key] for key in ("seed", "model", "objective", "batch", "optimizer", "schedule")}
+    if run.recipe.objective.name == "classification":
+        kept["task"] = recipe["task"]
+    if run.recipe.pretrain.epochs is not None:
+        kept["epochs"] = run.recipe.pretrain.epochs
     return kept | {"steps": run.recipe.pretrain.steps, "engine": run.engine}
 
 
@@ -61,7 +73,10 @@ def _ticket_settings(run: Run) -> dict[str, Any]:
 
 def _search_settings(run: Run) -> dict[str, Any]:
     # Only a search that is to be inherited from keeps its last weights and moments.
-    inherited = {"inherited": run.recipe.pretrain.rewind == "inherit"}
+    pretrain = run.recipe.pretrain
+    inherited: dict[str, Any] = {"inherited": pretrain.rewind == "inherit"}
+    if pretrain.rewind_step is not None:
+        inherited["rewind_step"] = pretrain.rewind_step
     dropped = _drop_settings(run) if run.recipe.layer_drop.during_search else {}
     return _training_settings(run) | _ticket_settings(run) | inherited | dropped
 
@@ -69,6 +84,20 @@ def _search_settings(run: Run) -> dict[str, Any]:
 def _pretrain_settings(run: Run) -> dict[str, Any]:
     rewind = {"rewind": run.recipe.pretrain.rewind, "dense": not run.recipe.search.enabled}
     return _training_settings(run) | rewind | _drop_settings(run)
+
+
+def _data(run: Run) -> dict[str, Any]:
+    """Hashes of the rows a training reads, and of the model it starts from."""
+    chosen = run.recipe.model
+    found: dict[str, Any] = {}
+    if chosen.checkpoint is not None:
+        found["checkpoint"] = model_files.hashes(model_files.fetch(chosen.checkpoint, chosen.revision))
+    if run.recipe.objective.name == "classification":
+        # Imported here: scikit-learn takes a second, which other runs need not wait for.
+        from pipeline.objectives.texts import read_texts
+
+        return found | read_texts(run.recipe.task).hashes()
+    return found | _shards(run)
 
 
 def _shards(run: Run) -> dict[str, Any]:
@@ -86,20 +115,20 @@ def _scores(run: Run) -> dict[str, Any]:
     return {"scores": _results(run, "search", run.folder.search)["scores_sha256"]}
 
 
-def _shards_and_ticket(run: Run) -> dict[str, Any]:
+def _data_and_ticket(run: Run) -> dict[str, Any]:
     if not run.recipe.search.enabled:
-        return _shards(run)
+        return _data(run)
     _results(run, "draw", run.folder.draw)
-    return _shards(run) | {"ticket": sha256_file(run.folder.ticket)}
+    return _data(run) | {"ticket": sha256_file(run.folder.ticket)}
 
 
 def _weights(run: Run) -> dict[str, Any]:
     return {"weights": _results(run, "pretrain", run.folder.pretrain)["weights_sha256"]}
 
 
-SEARCH = Stage("search", True, lambda run: run.folder.search, _search_settings, _shards)
+SEARCH = Stage("search", True, lambda run: run.folder.search, _search_settings, _data)
 DRAW = Stage("draw", False, lambda run: run.folder.draw, _ticket_settings, _scores)
-PRETRAIN = Stage("pretrain", True, lambda run: run.folder.pretrain, _pretrain_settings, _shards_and_ticket)
+PRETRAIN = Stage("pretrain", True, lambda run: run.folder.pretrain, _pretrain_settings, _data_and_ticket)
 EXPORT = Stage("export", False, lambda run: run.folder.export, lambda _: {}, _weights)
 TRAINING_STAGES = (SEARCH, DRAW, PRETRAIN, EXPORT)
 
@@ -123,14 +152,21 @@ def corpus_commands(run: Run) -> list[list[str]]:
         ingest += ["--source", source if isinstance(source, str) else source.spec()]
         if isinstance(source, Source) and source.weight != 1:
             weights += ["--weight", f"{source.name}={source.weight}"]
-    if corpus.tokenizer:
-        tokenizer = ["tokenizer", *here, "--load", corpus.tokenizer]
+    if run.recipe.tokenizer:
+        tokenizer = ["tokenizer", *here, "--load", _vocabulary(run.recipe)]
     else:
         tokenizer = ["tokenizer", *here, "--vocab-size", str(corpus.vocab_size), "--kind", corpus.tokenizer_kind]
     for option, is_so in (("cased", corpus.cased), ("strip-accents", corpus.strip_accents)):
         tokenizer += [] if is_so is None else [f"--{'' if is_so else 'no-'}{option}"]
     shard = ["shard", *here, "--packing", corpus.packing, *weights]
     return [ingest, tokenizer, *([*shard, "--row-length", str(length)] for length in corpus.row_lengths)]
+
+
+def _vocabulary(recipe: Recipe) -> str:
+    """The file or folder that the corpus' vocabulary is loaded from."""
+    if recipe.corpus.tokenizer or recipe.model.checkpoint is None:
+        return str(recipe.corpus.tokenizer)
+    return str(model_files.fetch(recipe.model.checkpoint, recipe.model.revision))
 
 
 def make_corpus(
@@ -168,7 +204,7 @@ def run_all(run: Run, root: Path, launcher: launch.Launcher, num_ranks: int, for
     if not force:
         for stage in stages_of(run.recipe):
             check_settings(stage.folder(run), stage.name, stage.settings(run))
-    code = make_corpus(run, force)
+    code = make_corpus(run, force) if run.recipe.objective.name != "classification" else 0
     if code:
         return code
     run.save()
@@ -191,12 +227,22 @@ def run_all(run: Run, root: Path, launcher: launch.Launcher, num_ranks: int, for
 
 def statuses(run: Run) -> list[tuple[str, str, str]]:
     """(stage, state, seconds) of every stage of a run, in order."""
-    folders = {"ingest": run.corpus.clean, "tokenizer": run.corpus.tokenizer, "shard": run.shards}
-    if run.long_shards is not None:
-        folders["shard long"] = run.long_shards
+    folders: dict[str, Path] = {}
+    if run.recipe.objective.name != "classification":
+        folders |= {"ingest": run.corpus.clean, "tokenizer": run.corpus.tokenizer, "shard": run.shards}
+        if run.long_shards is not None:
+            folders["shard long"] = run.long_shards
     folders |= {stage.name: stage.folder(run) for stage in stages_of(run.recipe)}
-    for path in sorted(run.folder.root.glob("finetune/*/seed-*")):
-        folders[f"finetune {path.parent.name} {path.name}"] = path
+    return _states(folders)
+
+
+def finetuned(folder: RunFolder) -> list[tuple[str, str, str]]:
+    """The same of the fine-tunings in a folder."""
+    found = sorted(folder.root.glob("finetune/*/seed-*/"))
+    return _states({f"finetune {path.parent.name} {path.name}": path for path in found})
+
+
+def _states(folders: dict[str, Path]) -> list[tuple[str, str, str]]:
     rows = []
     for name, folder in folders.items():
         manifest = read_manifest(folder)
@@ -205,7 +251,7 @@ def statuses(run: Run) -> list[tuple[str, str, str]]:
         elif folder.with_name(f".{folder.name}.partial").exists():
             rows.append((name, "interrupted, goes on behind what is done", ""))
         elif folder.exists():
-            newest = sorted(folder.glob("checkpoints/step-*"))
+            newest = sorted([*folder.glob("checkpoints/step-*"), *folder.glob("*/checkpoints/step-*")])
             rows.append((name, f"interrupted, resumes from {newest[-1].name}" if newest else "begun", ""))
         else:
             rows.append((name, "not begun", ""))
@@ -219,20 +265,27 @@ def run_stage(stage: Stage, run: Run, force: bool) -> None:
     """
     from pipeline.training.ranks import started_ranks
 
-    started = time.time()
     with started_ranks() as ranks:
         with exclusive(run.folder.root) if ranks.is_main else nullcontext():
-            settings, inputs = stage.settings(run), stage.inputs(run)
-            needed = ranks.from_main(
-                begin(stage.folder(run), stage.name, settings, inputs, force) if ranks.is_main else None
-            )
-            if not needed:
-                print(f"{stage.name}: done, skipped ({stage.folder(run)})", flush=True)
-                return
-            results = _function(stage.name)(run, ranks)
-            if ranks.is_main:
-                write_manifest(stage.folder(run), stage.name, settings, inputs, started, results)
+            do_stage(stage, run, ranks, force)
         ranks.barrier()
+
+
+def do_stage(stage: Stage, run: Run, ranks: "Ranks", force: bool = False) -> None:
+    """One stage on ranks that are there, whose main one holds the run's lock. Collective. Raises UserError as
+    `run_stage`."""
+    started = time.time()
+    settings, inputs = stage.settings(run), stage.inputs(run)
+    needed = ranks.from_main(begin(stage.folder(run), stage.name, settings, inputs, force) if ranks.is_main else None)
+    if not needed:
+        if ranks.is_main:
+            print(f"{stage.name}: done, skipped ({stage.folder(run)})", flush=True)
+        return
+    if stage.distributed or ranks.is_main:
+        results = _function(stage.name)(run, ranks)
+        if ranks.is_main:
+            write_manifest(stage.folder(run), stage.name, settings, inputs, started, results)
+    ranks.barrier()
 
 
 def _function(name: str) -> Callable[..., dict[str, Any]]:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from data_prep.errors import UserError
-from pipeline.families.shape import EncoderShape
+from pipeline.families.shape import Shape
 from pipeline.tickets.select import GROUPS, Selection, TicketRules, match_widths, select_units
 from pipeline.tickets.settle import SettleRules, Settling
 from pipeline.tickets.ticket import Ticket
@@ -38,9 +38,7 @@ class Watcher:
     only travel into the ticket.
     """
 
-    def __init__(
-        self, shape: EncoderShape, rules: TicketRules, settle: SettleRules, like: Ticket | None = None
-    ) -> None:
+    def __init__(self, shape: Shape, rules: TicketRules, settle: SettleRules, like: Ticket | None = None) -> None:
         if like is not None:
             like.check_fits(shape)
         self.shape = shape
@@ -98,7 +96,7 @@ class Watcher:
 
 def replay(
     observations: Iterable[tuple[int, Scores]],
-    shape: EncoderShape,
+    shape: Shape,
     rules: TicketRules,
     settle: SettleRules,
     like: Ticket | None = None,
@@ -129,7 +127,7 @@ def drawn_because(rule: str, settled: bool) -> str:
 
 def ticket_from(
     seen: Observation,
-    shape: EncoderShape,
+    shape: Shape,
     rules: TicketRules,
     score: str,
     provenance: Mapping[str, Any] | None = None,

@@ -7,12 +7,13 @@ same functions under the same names. Tensors without units are handed on as they
 from collections.abc import Mapping, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pipeline.families.family import Group, Slot, num_units, unit_size
-from pipeline.families.hf import build_model, load_state
-from pipeline.families.modeling_slim_bert import Gates, SlimBertForMaskedLM
-from pipeline.families.shape import EncoderShape, Shape
+from pipeline.families.hf import load_state
+from pipeline.families.modeling_slim_bert import Gates
+from pipeline.families.models import build
+from pipeline.families.shape import Shape
 from pipeline.families.table import FAMILIES
 from pipeline.tickets.gates import GateTensors
 from pipeline.tickets.ticket import Ticket
@@ -88,8 +89,8 @@ def mask_gates(shape: Shape, ticket: Ticket) -> GateTensors:
 
 @torch.no_grad()
 def differences(
-    dense_model: SlimBertForMaskedLM,
-    slim_model: SlimBertForMaskedLM,
+    dense_model: nn.Module,
+    slim_model: nn.Module,
     ticket: Ticket,
     batch: Mapping[str, Tensor],
     gates: Gates | None = None,
@@ -112,7 +113,7 @@ def differences(
         )
     dense = dense_model(**batch, gates=gated, output_hidden_states=True)
     slim = slim_model(**batch, output_hidden_states=True)
-    names = ["embeddings", *(f"layer {i}" for i in range(len(ticket.heads))), "logits"]
+    names = ["embeddings", *(f"layer {i}" for i in range(len(dense.hidden_states) - 1)), "logits"]
     pairs = zip((*dense.hidden_states, dense.logits), (*slim.hidden_states, slim.logits), strict=True)
     return {
         name: float((a - b).abs().max() / a.abs().max().clamp(min=1)) for name, (a, b) in zip(names, pairs, strict=True)
@@ -120,8 +121,8 @@ def differences(
 
 
 def largest_difference(
-    dense_model: SlimBertForMaskedLM,
-    slim_model: SlimBertForMaskedLM,
+    dense_model: nn.Module,
+    slim_model: nn.Module,
     ticket: Ticket,
     batch: Mapping[str, Tensor],
     gates: Gates | None = None,
@@ -133,7 +134,7 @@ def largest_difference(
 
 def check_surgery(
     dense_state: State,
-    shape: EncoderShape,
+    shape: Shape,
     ticket: Ticket,
     batch: Mapping[str, Tensor],
     gates: Gates | None = None,
@@ -155,8 +156,8 @@ def check_surgery(
     return difference
 
 
-def _model(state: State, shape: EncoderShape, device: torch.device) -> SlimBertForMaskedLM:
-    model = build_model(shape, SlimBertForMaskedLM, seed=0)
+def _model(state: State, shape: Shape, device: torch.device) -> nn.Module:
+    model = build(shape, seed=0)
     load_state(model, state)
     return model.to(device).eval()
 

@@ -1,4 +1,4 @@
-"""The ticket: which heads and neurons of a dense encoder stay, as a readable file with its provenance.
+"""The ticket: which heads and neurons of a dense model stay, as a readable file with its provenance.
 
 Numpy only, no torch. Knows nothing of scores over time (`draw`) or of weights (`surgery`).
 """
@@ -14,7 +14,8 @@ from typing import Any
 
 from data_prep.errors import UserError
 from data_prep.files import write_atomically
-from pipeline.families.shape import EncoderShape, LayerShape, Shape
+from pipeline.families.shape import LayerShape, Shape
+from pipeline.families.stock_shape import read_shape
 from pipeline.tickets.select import GROUPS, TicketRules
 
 FORMAT = 1
@@ -31,7 +32,7 @@ class Ticket:
     `heads` and `neurons` hold sorted indices a layer; `distances` the mask distances at the draw, a group.
     """
 
-    dense_shape: EncoderShape
+    dense_shape: Shape
     heads: tuple[tuple[int, ...], ...]
     neurons: tuple[tuple[int, ...], ...]
     step: int
@@ -51,8 +52,8 @@ class Ticket:
             for layer, (units, width) in enumerate(zip(kept, widths, strict=True)):
                 _check_units(units, width, f"layers[{layer}].{name}")
 
-    def slim_shape(self) -> EncoderShape:
-        """The shape of the encoder that is left."""
+    def slim_shape(self) -> Shape:
+        """The shape of the model that is left."""
         layers = zip(self.heads, self.neurons, strict=True)
         return self.dense_shape.with_layers(tuple(LayerShape(len(h), len(n)) for h, n in layers))
 
@@ -63,7 +64,7 @@ class Ticket:
         if keys:
             ours, theirs = ({key: _brief(values.get(key)) for key in keys} for values in (ours, theirs))
             raise UserError(
-                f"a ticket for another model: it was drawn from an encoder with {_listed(ours)}, this one "
+                f"a ticket for another model: it was drawn from a model with {_listed(ours)}, this one "
                 f"has {_listed(theirs)}; draw a ticket from this model or use the model of the ticket"
             )
 
@@ -175,11 +176,11 @@ def _units(layers: Any, group: str) -> tuple[tuple[int, ...], ...]:
     return tuple(kept)
 
 
-def _shape(values: Any) -> EncoderShape:
+def _shape(values: Any) -> Shape:
     if not isinstance(values, dict):
         raise UserError(f"dense_shape: expected an object, got {_brief(values)}")
     try:
-        return EncoderShape.from_dict(values)
+        return read_shape(values)
     except (ValueError, TypeError, KeyError) as error:
         raise UserError(f"dense_shape: {error}") from error
 

@@ -6,7 +6,7 @@ Plain arithmetic on a shape and a schedule: known before the run, and the same a
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.families.shape import EncoderShape
+from pipeline.families.shape import Shape
 from pipeline.layer_drop.schedule import LayerDrop
 from pipeline.recipes.phases import Phase
 
@@ -22,22 +22,23 @@ class StepCosts:
 
     def __init__(
         self,
-        shape: EncoderShape,
+        shape: Shape,
         phases: list[Phase],
-        mask_rate: float,
+        predicted: float,
         micro_steps: int = 1,
         drop: LayerDrop | None = None,
         first_step: int = 0,
         touch: bool = False,
     ) -> None:
-        """`first_step`: before it nothing is dropped (another stage ran those steps, or none). `touch`: skipped layers
-        run on one row of the micro-batch, as `run_layer` does."""
+        """`predicted`: the share of the tokens that goes through a language-model head. `first_step`: before it nothing
+        is dropped (another stage ran those steps, or none). `touch`: skipped layers run on one row of the micro-batch,
+        as `run_layer` does."""
         dense, real, run = [np.zeros(1)], [np.zeros(1)], [np.zeros(1)]
         layers, begin = len(shape.layers), 0
         for phase in phases:
             tokens = phase.global_rows * phase.row_length
             per_layer = 3 * tokens * np.asarray(shape.layer_flops_per_token(phase.row_length))
-            head = tokens * shape.train_flops_per_token(phase.row_length, mask_rate) - per_layer.sum()
+            head = tokens * shape.train_flops_per_token(phase.row_length, predicted) - per_layer.sum()
             for start in range(begin, begin + phase.steps, _CHUNK_STEPS):
                 steps = np.arange(start, min(start + _CHUNK_STEPS, begin + phase.steps))
                 share, worked = np.ones((len(steps), layers)), np.ones((len(steps), layers))

@@ -13,8 +13,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from pipeline.families import modeling_narrow
+from pipeline.families.head import Head, Objective
 from pipeline.families.hf import load_state
-from pipeline.families.stock import build_stock, compact_config, config_of, gates_in, stock_class
+from pipeline.families.models import build
+from pipeline.families.stock import config_of, layers_of, leaving_config, narrow_shapes, stock_class, stock_shape
 from pipeline.families.stock_shape import StockShape
 from pipeline.families.table import FAMILIES
 from pipeline.tickets.gates import GateSet, GateTensors
@@ -31,26 +33,30 @@ TABLE = {"intermediate_size": 32, "max_position_embeddings": 24, "initializer_ra
 class Case:
     config: str
     fields: dict
-    auto_class: str
+    objective: Objective
+
+    @property
+    def head(self) -> Head:
+        return Head(self.objective, labels=("no", "maybe", "yes") if self.objective == "classification" else ())
 
 
 MODERN = {**COMMON, **TABLE, "pad_token_id": 0, "local_attention": 4, "global_attn_every_n_layers": 2}
 CASES = {
-    "bert": Case("BertConfig", COMMON | TABLE, "AutoModelForMaskedLM"),
-    "bert-classifier": Case("BertConfig", COMMON | TABLE, "AutoModelForSequenceClassification"),
-    "roberta": Case("RobertaConfig", COMMON | TABLE, "AutoModelForMaskedLM"),
+    "bert": Case("BertConfig", COMMON | TABLE, "masked-lm"),
+    "bert-classifier": Case("BertConfig", COMMON | TABLE, "classification"),
+    "roberta": Case("RobertaConfig", COMMON | TABLE, "masked-lm"),
     "distilbert": Case(
         "DistilBertConfig",
         {"vocab_size": 50, "n_layers": 3, "n_heads": 4, "dim": 16, "hidden_dim": 32, "max_position_embeddings": 24},
-        "AutoModelForMaskedLM",
+        "masked-lm",
     ),
-    "modernbert": Case("ModernBertConfig", MODERN, "AutoModelForMaskedLM"),
+    "modernbert": Case("ModernBertConfig", MODERN, "masked-lm"),
     "modernbert-biases": Case(
-        "ModernBertConfig", {**MODERN, "attention_bias": True, "mlp_bias": True}, "AutoModelForSequenceClassification"
+        "ModernBertConfig", {**MODERN, "attention_bias": True, "mlp_bias": True}, "classification"
     ),
     "gpt2": Case(
         "GPT2Config", {"vocab_size": 50, "n_layer": 3, "n_head": 4, "n_embd": 16, "n_positions": 24},
-        "AutoModelForCausalLM",
+        "causal-lm",
     ),
 }  # fmt: skip
 every_family = pytest.mark.parametrize("name", CASES)
@@ -59,8 +65,8 @@ every_family = pytest.mark.parametrize("name", CASES)
 def dense(name: str) -> tuple[StockShape, torch.nn.Module]:
     """A stock model with nothing left at zero or one, so that a slip shows."""
     case = CASES[name]
-    shape = StockShape.of_config(getattr(transformers, case.config)(**case.fields))
-    model = build_stock(shape, case.auto_class, seed=0).eval()
+    shape = stock_shape(getattr(transformers, case.config)(**case.fields), case.head)
+    model = build(shape, seed=0).eval()
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -79,13 +85,13 @@ def batch() -> dict[str, Tensor]:
     return {"input_ids": ids, "attention_mask": mask}
 
 
-def logits_of(model: torch.nn.Module) -> Tensor:
-    found = model(**batch()).logits
+def logits_of(model: torch.nn.Module, gates: GateTensors | None = None) -> Tensor:
+    found = model(**batch(), gates=gates).logits
     return found[batch()["attention_mask"].bool()] if found.dim() == 3 else found
 
 
-def narrow_model(name: str, shape: StockShape, state: dict[str, Tensor]) -> torch.nn.Module:
-    model = build_stock(shape, CASES[name].auto_class, seed=0).eval()
+def narrow_model(shape: StockShape, state: dict[str, Tensor]) -> torch.nn.Module:
+    model = build(shape, seed=0).eval()
     load_state(model, state)
     return model
 
@@ -104,13 +110,14 @@ def random_gates(shape: StockShape) -> GateTensors:
 def test_sliced_equals_masked_dense(name: str, seed: int) -> None:
     shape, model = dense(name)
     ticket = random_ticket(shape, seed)
-    slim = narrow_model(name, ticket.slim_shape(), slice_state(state_of(model), shape, ticket))
+    slim = narrow_model(ticket.slim_shape(), slice_state(state_of(model), shape, ticket))
     with torch.no_grad():
-        with gates_in(model, shape, mask_gates(shape, ticket)):
-            wanted = logits_of(model)
+        wanted = logits_of(model, mask_gates(shape, ticket))
         torch.testing.assert_close(logits_of(slim), wanted, atol=1e-5, rtol=1e-5)
         assert (logits_of(model) - wanted).abs().max() > 0.01
-    assert sum(p.numel() for p in slim.parameters()) < sum(p.numel() for p in model.parameters())
+    for each, of in ((slim, ticket.slim_shape()), (model, shape)):
+        assert of.num_parameters() == sum(p.numel() for p in each.parameters())
+    assert ticket.slim_shape().num_parameters() < shape.num_parameters()
 
 
 @every_family
@@ -121,9 +128,8 @@ def test_gates_of_ones_change_nothing(name: str) -> None:
     without = {n: each.grad.clone() for n, each in model.named_parameters() if each.grad is not None}
     model.zero_grad()
     gates = GateSet(shape)
-    with gates_in(model, shape, gates.tensors):
-        gated = logits_of(model)
-        gated.square().sum().backward()
+    gated = logits_of(model, gates.tensors)
+    gated.square().sum().backward()
     assert torch.equal(gated, bare)
     assert all(torch.equal(each.grad, without[n]) for n, each in model.named_parameters() if n in without)
     assert torch.equal(logits_of(model), bare)
@@ -146,11 +152,10 @@ def test_folded_gates_and_zeros_put_back_compute_the_same(name: str) -> None:
         tuple(mask * gate for mask, gate in zip(masks, of, strict=True))
         for masks, of in zip(mask_gates(shape, ticket), gates, strict=True)
     ))  # fmt: skip
-    with torch.no_grad(), gates_in(model, shape, both):
-        wanted = logits_of(model)
     with torch.no_grad():
+        wanted = logits_of(model, both)
         torch.testing.assert_close(
-            logits_of(narrow_model(name, ticket.slim_shape(), slim_state)), wanted, atol=1e-5, rtol=1e-5
+            logits_of(narrow_model(ticket.slim_shape(), slim_state)), wanted, atol=1e-5, rtol=1e-5
         )
         load_state(model, expand_state(slim_state, ticket))
         torch.testing.assert_close(logits_of(model), wanted, atol=1e-5, rtol=1e-5)
@@ -181,13 +186,15 @@ def test_a_stranger_loads_every_compact_folder(tmp_path: Path) -> None:
     orders = []
     for name in CASES:
         shape, model = dense(name)
-        ticket, auto_class = random_ticket(shape, 6), CASES[name].auto_class
-        slim = narrow_model(name, ticket.slim_shape(), slice_state(state_of(model), shape, ticket))
+        ticket, auto_class = random_ticket(shape, 6), shape.auto_class
+        slim = narrow_model(ticket.slim_shape(), slice_state(state_of(model), shape, ticket))
         folder = tmp_path / name
         folder.mkdir()
-        compact_config(ticket.slim_shape(), auto_class).to_json_file(folder / "config.json", use_diff=False)
+        leaving_config(ticket.slim_shape()).to_json_file(folder / "config.json", use_diff=False)
         save_file(
-            {n: x.contiguous() for n, x in state_of(slim).items()}, folder / "model.safetensors", {"format": "pt"}
+            {n.removeprefix("model."): x.contiguous() for n, x in state_of(slim).items()},
+            folder / "model.safetensors",
+            {"format": "pt"},
         )
         shutil.copy(modeling_narrow.__file__, folder)
         save_file(batch() | {"wanted": model_logits(slim)}, folder / "batch.safetensors")
@@ -221,11 +228,11 @@ def test_gpt2_generates_alike_narrow_and_expanded() -> None:
     shape, model = dense("gpt2")
     ticket = random_ticket(shape, 7)
     slim_state = slice_state(state_of(model), shape, ticket)
-    slim = narrow_model("gpt2", ticket.slim_shape(), slim_state)
+    slim = narrow_model(ticket.slim_shape(), slim_state)
     load_state(model, expand_state(slim_state, ticket))
     start = batch()["input_ids"][:, :4]
     written = [
-        each.generate(start, max_new_tokens=12, do_sample=False, use_cache=cache, pad_token_id=0)
+        each.model.generate(start, max_new_tokens=12, do_sample=False, use_cache=cache, pad_token_id=0)
         for each in (slim, model)
         for cache in (True, False)
     ]
@@ -243,7 +250,11 @@ def test_shapes_say_what_a_model_is() -> None:
     with pytest.raises(ValueError, match="a stock shape has family"):
         StockShape.from_dict({"family": "gpt2"})
     with pytest.raises(ValueError, match="'t5' is of no family known here"):
-        StockShape.of_config(transformers.T5Config())
+        stock_shape(transformers.T5Config(), Head("masked-lm"))
+    with pytest.raises(ValueError, match="gpt2 models learn causal-lm or classification, not masked-lm"):
+        stock_shape(config_of(shape), Head("masked-lm"))
+    ticket = random_ticket(shape, 8)
+    assert layers_of(narrow_shapes(ticket.slim_shape()), shape) == ticket.slim_shape().layers
     with pytest.raises(ValueError, match="no AutoModelForMaskedLM for model type 'gpt2'"):
         stock_class(config_of(shape), "AutoModelForMaskedLM")
 
@@ -257,3 +268,44 @@ def test_flops_count_every_matrix_of_a_layer() -> None:
             if parameter.dim() == 2 and any(f".{layer}." in n for layer in range(3))
         )  # fmt: skip
         assert shape.encoder_flops_per_token(12) == 2 * weights + 3 * 2 * 2 * 12 * 16
+
+
+@every_family
+def test_packed_rows_are_what_their_documents_are_alone(name: str) -> None:
+    """Logits at chosen positions of rows of several documents, against each document in a row of its own."""
+    shape, model = dense(name)
+    if shape.is_classifier:
+        pytest.skip("a classifier has one document a row")
+    ids = batch()["input_ids"][:2]
+    documents = torch.tensor([[1] * 5 + [2] * 7, [1] * 3 + [2] * 6 + [0] * 3])
+    places = torch.tensor([[*range(5), *range(7)], [*range(3), *range(6), 0, 0, 0]])
+    positions = torch.tensor([0, 4, 5, 11, 12 + 2, 12 + 3, 12 + 8])
+    labels = ids.reshape(-1)[positions]
+    with torch.no_grad():
+        packed = model(
+            ids, position_ids=places, document_ids=documents, masked_positions=positions, labels=labels,
+            num_items_in_batch=14,
+        )  # fmt: skip
+        alone = []
+        for row, number in ((0, 1), (0, 2), (1, 1), (1, 2)):
+            document = ids[row][documents[row] == number][None]
+            first = 0 if shape.family not in ("roberta",) else shape.pad_token_id + 1
+            at = {"position_ids": first + torch.arange(document.shape[1])[None]}
+            alone.append(model.model(document, **at).logits[0])
+    flat = torch.cat([alone[0], alone[1], alone[2], alone[3]])
+    wanted = flat[torch.tensor([0, 4, 5, 11, 12 + 2, 12 + 3, 12 + 8])]
+    torch.testing.assert_close(packed.logits, wanted, atol=1e-5, rtol=1e-5)
+    loss = torch.nn.functional.cross_entropy(wanted, labels, reduction="sum") / 14
+    torch.testing.assert_close(packed.loss, loss)
+
+
+def test_head_weights_are_what_a_token_costs_behind_the_layers() -> None:
+    for name in CASES:
+        shape, _ = dense(name)
+        behind = shape.forward_flops_per_token(12, 1.0) - shape.encoder_flops_per_token(12)
+        heads = {
+            "bert": 16 * 16 + 16 * 50, "roberta": 16 * 16 + 16 * 50, "distilbert": 16 * 16 + 16 * 50,
+            "modernbert": 16 * 16 + 16 * 50, "gpt2": 16 * 50, "bert-classifier": 16 * 3 / 12,
+            "modernbert-biases": (16 * 16 + 16 * 3) / 12,
+        }  # fmt: skip
+        assert behind == pytest.approx(2 * heads[name]), name

@@ -1,7 +1,9 @@
 """Batches of a classifier: special tokens, truncation, padding, order and sharding."""
 
 import json
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ from data_prep.errors import UserError
 from data_prep.tokenization.vocabulary import bert_tokenizer, word_piece
 from pipeline.objectives.classification import (
     ClassificationLoader,
+    DevEvaluation,
     Encoded,
     EvaluationBatches,
     Inputs,
@@ -22,7 +25,9 @@ from pipeline.objectives.classification import (
     encode,
     read_tokenizer,
 )
+from pipeline.objectives.glue import TASKS
 from pipeline.objectives.tasks import Example
+from pipeline.training.ranks import Ranks
 from tests.data_prep.vocabularies import BERT_SPECIALS
 from tests.objectives.material import SHAPE, WORDS, tokenizer
 
@@ -165,8 +170,9 @@ def test_tokenizers_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"ids up to 13, but the model beside it has 13 embeddings"):
         read_tokenizer(tmp_path, SHAPE.vocab_size - 1)
     tokenizer(pairs=False).save(str(tmp_path / "tokenizer.json"))
-    with pytest.raises(UserError, match=r"2 special tokens to a text and 0 to a pair"):
+    with pytest.raises(UserError, match=r"adds no special tokens to a pair, so that nothing would tell"):
         read_tokenizer(tmp_path, SHAPE.vocab_size)
+    assert read_tokenizer(tmp_path, SHAPE.vocab_size, with_pairs=False).encode("good").ids == [2, 4, 3]
 
 
 @pytest.mark.parametrize(
@@ -203,3 +209,33 @@ def test_a_tokenizer_that_transformers_cannot_read_is_one_line(tmp_path: Path) -
     with pytest.raises(UserError, match=r"transformers cannot read the tokenizer in .*: ") as caught:
         read_tokenizer(tmp_path, 100)
     assert "\n" not in str(caught.value)
+
+
+class EngineStandIn:
+    """Answers every row with logits that say its number of tokens."""
+
+    ranks = Ranks(0, 0, 1, torch.device("cpu"))
+
+    @contextmanager
+    def evaluating(self):
+        yield
+
+    def forward(self, batch: dict[str, torch.Tensor]) -> SimpleNamespace:
+        assert "labels" not in batch
+        lengths = batch["attention_mask"].sum(1).float()
+        return SimpleNamespace(logits=torch.stack([lengths, torch.full_like(lengths, 4.5)], 1))
+
+
+def test_dev_evaluation_puts_every_prediction_in_its_row() -> None:
+    # Lengths with [CLS] and [SEP]: 5, 3, 4, 6, 3; the prediction is 0 above 4.5 tokens, else 1.
+    texts = ["a a a", "a", "a a", "a a a a", "a"]
+    labels = [0, 1, 1, 1, 0]
+    examples = [Example(text, None, label) for text, label in zip(texts, labels, strict=True)]
+    rows = encode(examples, tokenizer(), 16, False)
+    evaluation = DevEvaluation(TASKS["SST-2"], EvaluationBatches(rows, Inputs(0, 16, False), 2), rows.labels)
+    found = evaluation(EngineStandIn())
+    assert evaluation.predictions.tolist() == [0, 1, 1, 0, 1]
+    assert found["accuracy"] == found["headline"] == pytest.approx(60.0)
+    # Cross entropy of (length, 4.5): log(1 + exp(wrong - right)).
+    gaps = np.array([4.5 - 5, 3 - 4.5, 4 - 4.5, 6 - 4.5, 4.5 - 3])
+    assert found["loss"] == pytest.approx(float(np.log1p(np.exp(gaps)).mean()))

@@ -11,7 +11,8 @@ import torch
 
 from data_prep.errors import UserError
 from data_prep.rows.shards import ShardReader
-from pipeline.objectives.masked_lm import VALIDATION_EPOCH, MlmValidation, PretrainLoader
+from pipeline.objectives.masked_lm import MaskedRows
+from pipeline.objectives.packed_rows import VALIDATION_EPOCH, TokenValidation
 from pipeline.recipes.sections import Objective
 from tests.shard_files import SPECIAL, random_rows, write_shards
 
@@ -48,7 +49,7 @@ def reader(tmp_path_factory: pytest.TempPathFactory) -> ShardReader:
 
 def expected(reader: ShardReader, objective: Objective, rows: int) -> dict[str, float]:
     """One row at a time."""
-    loader, model = PretrainLoader(reader, objective, 3, 1, 1), Model(0, 1, [])
+    loader, model = MaskedRows(reader, objective, 3, 1, 1), Model(0, 1, [])
     parts: dict[str, list[torch.Tensor]] = {"loss": [], "accuracy": [], "sentence_loss": [], "sentence_accuracy": []}
     for row in range(rows):
         batch = loader.rows_batch(np.array([VALIDATION_EPOCH]), np.array([row]))
@@ -66,7 +67,7 @@ def expected(reader: ShardReader, objective: Objective, rows: int) -> dict[str, 
 @pytest.mark.parametrize("rows", [10, 16, 500])
 def test_figures_are_means_over_the_rows(reader: ShardReader, sentence: str, rows: int) -> None:
     objective = Objective(sentence=sentence, mask_unit="word")
-    found = MlmValidation(reader, objective, 3, rows, 4)(Model(0, 1, []))  # type: ignore[arg-type]
+    found = TokenValidation(MaskedRows(reader, objective, 3, 4, 4), reader, rows, 4)(Model(0, 1, []))  # type: ignore[arg-type]
     wanted = expected(reader, objective, min(rows, ROWS))
     assert found.keys() == wanted.keys()
     assert len(found) == (2 if sentence == "none" else 4)
@@ -76,11 +77,11 @@ def test_figures_are_means_over_the_rows(reader: ShardReader, sentence: str, row
 
 def test_any_number_of_ranks_gives_the_same(reader: ShardReader) -> None:
     objective = Objective(sentence="sop")
-    alone = MlmValidation(reader, objective, 3, 500, 4)(Model(0, 1, []))  # type: ignore[arg-type]
+    alone = TokenValidation(MaskedRows(reader, objective, 3, 4, 4), reader, 500, 4)(Model(0, 1, []))  # type: ignore[arg-type]
     totals: list[torch.Tensor] = []
     for rank in range(3):
         model = Model(rank, 3, list(totals))
-        found = MlmValidation(reader, objective, 3, 500, 4)(model)  # type: ignore[arg-type]
+        found = TokenValidation(MaskedRows(reader, objective, 3, 4, 4), reader, 500, 4)(model)  # type: ignore[arg-type]
         totals.append(model.partial)
     assert found.keys() == alone.keys()
     assert all(found[name] == pytest.approx(alone[name], rel=1e-6) for name in alone)
@@ -91,8 +92,8 @@ def test_rows_without_anything_to_predict_are_no_figure(tmp_path: Path) -> None:
     rows.ids[:8][rows.ids[:8] > max(SPECIAL.values())] = SPECIAL["unk"]
     folder = write_shards(tmp_path / "s", {"val": [rows]}, "documents", VOCAB)
     reader = ShardReader(folder, "val")
-    assert MlmValidation(reader, Objective(), 3, ROWS, 4)(Model(0, 1, []))["loss"] > 0  # type: ignore[arg-type]
+    assert TokenValidation(MaskedRows(reader, Objective(), 3, 4, 4), reader, ROWS, 4)(Model(0, 1, []))["loss"] > 0  # type: ignore[arg-type]
     with pytest.raises(
         UserError, match=r"nothing to predict in 8 validation rows of .*: all their tokens are special or"
     ):
-        MlmValidation(reader, Objective(), 3, 8, 4)(Model(0, 1, []))  # type: ignore[arg-type]
+        TokenValidation(MaskedRows(reader, Objective(), 3, 4, 4), reader, 8, 4)(Model(0, 1, []))  # type: ignore[arg-type]

@@ -6,19 +6,65 @@ import numpy as np
 import pytest
 
 from data_prep.errors import UserError
-from pipeline.recipes.recipe import RECIPES, load_recipe, parse_recipe, resolve_sources
+from pipeline.recipes.recipe import RECIPES, apply_override, load_recipe, parse_recipe, resolve_sources
 
 THETA = "wanted above 0 and at most 1: it is the probability to keep a layer"
 FALLING = ["layer_drop.enabled=true", "layer_drop.time=decreasing", "layer_drop.depth=linear"]
 FALLING_BY_SAMPLE = [*FALLING, "layer_drop.unit=sample"]
 
 
-@pytest.mark.parametrize("path", sorted(RECIPES.glob("*.toml")), ids=lambda path: path.stem)
-def test_shipped_recipes_are_valid(path: Path) -> None:
-    recipe = load_recipe(path.stem)
+ON_A_CHECKPOINT = ["finetune", "earlybert-finetune"]
+PRETRAINING = sorted({path.stem for path in RECIPES.glob("*.toml")} - {*ON_A_CHECKPOINT})
+
+
+@pytest.mark.parametrize("name", PRETRAINING)
+def test_shipped_recipes_are_valid(name: str) -> None:
+    recipe = load_recipe(name)
     shape = recipe.dense_shape(recipe.corpus.vocab_size, 0)
     assert shape.layers[0].heads * shape.head_size == recipe.model.hidden_size
     recipe.ticket_rules()
+
+
+@pytest.mark.parametrize("name", ON_A_CHECKPOINT)
+def test_recipes_of_fine_tuning_take_a_model_and_a_task(name: str) -> None:
+    recipe = load_recipe(name, ["model.checkpoint=folder", "task.name=MRPC"])
+    counted = recipe.counted(115)
+    assert (counted.pretrain.steps, counted.pretrain.epochs) == (115 * int(recipe.pretrain.epochs or 0), None)
+    assert counted.search.max_steps == round(115 * (recipe.search.epochs or 0))
+    assert counted.evaluation.every_steps == 115
+    assert counted.counted(7) == counted
+    assert recipe.row_length == 128
+    for without, words in ((["model.checkpoint=x"], "needs task.name"), (["task.name=RTE"], "needs model.checkpoint")):
+        with pytest.raises(UserError, match=words):
+            load_recipe(name, without)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["model.family=llama"], "family 'llama' is none of slim_bert, bert"),
+        (["model.family=gpt2"], "gpt2 models learn causal-lm or classification, not masked-lm"),
+        (["objective.name=causal-lm"], "slim_bert models learn masked-lm or classification, not causal-lm"),
+        (
+            ["model.family=bert", "optimizer.name=muon", "optimizer.gradient_clipping=0"],
+            "knows the matrices of slim_bert",
+        ),
+        (["model.family=bert", "layer_drop.enabled=true"], "layer_drop works with slim_bert only, not with bert"),
+        (["model.family=bert", "model.positions=rotary"], "positions can be said of family slim_bert only"),
+        (["model.checkpoint=x", "model.layers=9"], "layers cannot be said beside a checkpoint"),
+        (["model.checkpoint=x", "layer_drop.enabled=true"], "layer_drop is for models drawn at random"),
+        (["model.revision=main"], "revision belongs to a checkpoint"),
+        (["task.name=RTE"], r"\[task\] is for the objective \"classification\", not 'masked-lm'"),
+        (["pretrain.rewind=step"], 'rewind "step" and rewind_step go together'),
+        (["pretrain.rewind=step", "pretrain.rewind_step=500"], "rewind_step \\(500\\) exceeds search.max_steps"),
+    ],
+)
+def test_what_families_and_objectives_do_not_go_together(overrides: list[str], words: str) -> None:
+    base = parse_recipe({}, "test").model_dump(mode="json")
+    for override in overrides:
+        apply_override(base, override)
+    with pytest.raises(UserError, match=words):
+        parse_recipe(base, "test")
 
 
 @pytest.mark.parametrize(
@@ -54,9 +100,9 @@ def test_the_papers_numbers_are_in_their_recipes() -> None:
     assert pld.corpus.row_lengths == (128,)
 
 
-@pytest.mark.parametrize("path", sorted(RECIPES.glob("*.toml")), ids=lambda path: path.stem)
-def test_every_recipe_has_a_tiny_scale_that_keeps_its_habits(path: Path) -> None:
-    whole, tiny = load_recipe(path.stem), load_recipe(path.stem, ["scale=tiny", "pretrain.steps=24"])
+@pytest.mark.parametrize("name", PRETRAINING)
+def test_every_recipe_has_a_tiny_scale_that_keeps_its_habits(name: str) -> None:
+    whole, tiny = load_recipe(name), load_recipe(name, ["scale=tiny", "pretrain.steps=24"])
     assert tiny.pretrain.steps == 24
     assert tiny.corpus.name == f"{whole.corpus.name}-tiny"
     assert len(tiny.corpus.row_lengths) == len(whole.corpus.row_lengths)
@@ -65,8 +111,8 @@ def test_every_recipe_has_a_tiny_scale_that_keeps_its_habits(path: Path) -> None
         "corpus": {"name", "vocab_size", "row_length", "long_row_length", "val_fraction"},
         "model": {"layers", "hidden_size", "heads", "ffn"},
         "batch": True,
-        "search": {"max_steps", "guard_steps", "every_steps"},
-        "pretrain": {"steps"},
+        "search": {"max_steps", "guard_steps", "every_steps", "epochs"},
+        "pretrain": {"steps", "epochs"},
         "evaluation": True,
         "checkpoint": {"every_steps"},
     }

@@ -17,7 +17,9 @@ from data_prep.errors import UserError
 from data_prep.tokenization.train import train_byte_bpe, train_wordpiece
 from pipeline.families.hf import build_model, drop_sentence_head, read_state
 from pipeline.families.shape import EncoderShape
-from pipeline.stages.export import SPECIAL_TOKENS, export_compact, export_expanded, verify_exports
+from pipeline.stages.export import export_compact, export_expanded
+from pipeline.stages.model_folder import SPECIAL_TOKENS
+from pipeline.stages.stranger import verify_exports
 from pipeline.tickets.select import TicketRules
 from pipeline.tickets.surgery import slice_state
 from pipeline.tickets.ticket import Ticket

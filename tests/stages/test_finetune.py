@@ -2,85 +2,61 @@
 
 import json
 import shutil
-from collections.abc import Callable
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
-import numpy as np
 import pytest
 import torch
+from transformers import AutoConfig, AutoModelForSequenceClassification, BertConfig, BertModel
 
 from data_prep.errors import UserError
 from pipeline.__main__ import main
-from pipeline.families.hf import build_model
-from pipeline.families.modeling_slim_bert import SlimBertForSequenceClassification
-from pipeline.objectives.classification import EvaluationBatches, Inputs, encode
-from pipeline.objectives.glue import TASKS
-from pipeline.objectives.tasks import Example
 from pipeline.recipes import engine_config
-from pipeline.recipes.recipe import Recipe, parse_recipe
+from pipeline.recipes.recipe import parse_recipe
 from pipeline.runs.run import Run
 from pipeline.stages import finetune as stage
-from pipeline.stages.finetune import DevEvaluation, finetune_recipe, overridden, prepare
+from pipeline.stages.finetune import finetune, plan_run
 from pipeline.training.ranks import Ranks
 from tests import ranks
 from tests.objectives.material import SHAPE, tokenizer, write_model, write_sentiment, write_similarity
 
-RECIPE = {
-    "tracking": {"wandb": "disabled", "log_every_steps": 4},
-    "checkpoint": {"every_steps": 4},
-    "finetune": {"rows": 8, "epochs": 2, "lr": 0.02, "max_length": 16},
-}
+SMALL = [
+    "tracking.wandb=disabled", "tracking.log_every_steps=4", "checkpoint.every_steps=4", "batch.global_rows=8",
+    "pretrain.epochs=2", "optimizer.lr=0.02", "task.max_length=16",
+]  # fmt: skip
 
 
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
-    made = Run.of(tmp_path, "t", parse_recipe(RECIPE, "test"), {}).save()
+    """A run whose model is exported."""
+    made = Run.of(tmp_path, "t", parse_recipe({}, "test"), {}).save()
     write_model(made.folder.model)
     write_sentiment(tmp_path / "glue")
     return made
 
 
-def test_only_sections_that_matter_can_be_overridden() -> None:
-    recipe = overridden(Recipe(), ["finetune.lr=2e-5", "tracking.wandb=disabled"])
-    assert recipe.finetune.lr == 2e-5
-    assert recipe.tracking.wandb == "disabled"
-    with pytest.raises(UserError, match=r"'optimizer\.lr=1' changes nothing in fine-tuning; .*finetune, tracking"):
-        overridden(Recipe(), ["optimizer.lr=1"])
-    with pytest.raises(UserError, match="unknown key"):
-        overridden(Recipe(), ["finetune.learning_rate=1"])
-
-
-def test_the_engine_gets_the_rows_and_rates_of_fine_tuning() -> None:
-    recipe = finetune_recipe(parse_recipe(RECIPE, "test"), world_size=2)
-    assert (recipe.batch.global_rows, recipe.batch.micro_rows) == (8, 8)
-    assert (recipe.optimizer.name, recipe.optimizer.lr, recipe.optimizer.weight_decay) == ("adamw", 0.02, 0.01)
-    assert (recipe.optimizer.betas, recipe.optimizer.eps) == ((0.9, 0.98), 1e-6)
-    assert (recipe.schedule.warmup_fraction, recipe.schedule.decay) == (0.06, "linear")
-    berts = overridden(recipe, ["finetune.betas=[0.9,0.999]", "finetune.eps=1e-8", "finetune.weight_decay=0.1"])
-    given = engine_config.join({}, finetune_recipe(berts, world_size=1), 1)["optimizer"]["params"]
-    assert (given["betas"], given["eps"], given["weight_decay"]) == ([0.9, 0.999], 1e-8, 0.1)
-    with pytest.raises(UserError, match=r"finetune\.rows \(8\) is not a multiple of the number of ranks \(3\)"):
-        finetune_recipe(recipe, world_size=3)
+def planned(root: Path, task: str = "SST-2", seed: int = 0, model: str | None = None, overrides: Sequence[str] = ()):
+    return plan_run(root, "t", task, seed, str(root / "glue"), model, "finetune", None, [*SMALL, *overrides])
 
 
 def test_what_is_missing_is_said_before_anything_starts(run: Run, tmp_path: Path) -> None:
-    data = tmp_path / "glue"
-    with pytest.raises(UserError, match="no task 'SST'"):
-        prepare(run, "SST", 0, data, None, None)
+    with pytest.raises(UserError, match="there is no task 'SST'"):
+        plan_run(tmp_path, "t", "SST", 0, None, None, "finetune", None, [])
     with pytest.raises(UserError, match="RTE has no train file"):
-        prepare(run, "RTE", 0, data, None, None)
-    with pytest.raises(UserError, match=r"has no config\.json and no tokenizer\.json"):
-        prepare(run, "SST-2", 0, data, tmp_path, None)
+        planned(tmp_path, "RTE")
+    with pytest.raises(UserError, match=r"t is a run with a model of its own: name another place for .* with --run"):
+        planned(tmp_path, model=str(tmp_path))
+    with pytest.raises(UserError, match="unknown key"):
+        planned(tmp_path, overrides=["optimizer.learning_rate=1"])
+    with pytest.raises(UserError, match="finetune: fine-tuning has recipes of its own now"):
+        planned(tmp_path, overrides=["finetune.lr=1"])
     with pytest.raises(UserError, match="--seed is 0 or more, got -1"):
-        prepare(run, "SST-2", -1, data, None, None)
-    (run.folder.model / "tokenizer.json").unlink()
-    with pytest.raises(
-        UserError, match=r"it has no tokenizer\.json; finish the run's export stage, or name with --model"
-    ):
-        prepare(run, "SST-2", 0, data, None, None)
+        finetune(tmp_path, "t", "SST-2", -1)
+    shutil.rmtree(run.folder.model)
+    with pytest.raises(UserError, match=r"model is not there: finish the run's export stage, or name a folder"):
+        planned(tmp_path)
 
 
 def spoil_weights(run: Run, data: Path) -> None:
@@ -92,8 +68,12 @@ def spoil_config(run: Run, data: Path) -> None:
     config.write_text(config.read_text(encoding="utf-8").replace('"hidden_size": 16', '"hidden_size": 32'))
 
 
-def spoil_tokenizer(run: Run, data: Path) -> None:
-    tokenizer(pairs=False).save(str(run.folder.model / "tokenizer.json"))
+def lose_tokenizer(run: Run, data: Path) -> None:
+    (run.folder.model / "tokenizer.json").unlink()
+
+
+def lose_config(run: Run, data: Path) -> None:
+    (run.folder.model / "config.json").unlink()
 
 
 def spoil_positions(run: Run, data: Path) -> None:
@@ -108,10 +88,11 @@ def spoil_data(run: Run, data: Path) -> None:
 
 def spoil_engine(run: Run, data: Path) -> None:
     run.engine["compile"] = {"layers": True}
+    run.save()
 
 
 def spoil_rows(run: Run, data: Path) -> None:
-    object.__setattr__(run, "recipe", overridden(run.recipe, ["finetune.rows=9"]))
+    SMALL.append("batch.global_rows=9")
 
 
 @pytest.mark.parametrize(
@@ -119,11 +100,12 @@ def spoil_rows(run: Run, data: Path) -> None:
     [
         (spoil_weights, "pickled weights are not read"),
         (spoil_config, r"do not fit its config\.json"),
-        (spoil_tokenizer, "a classifier needs"),
+        (lose_tokenizer, r"is not a model folder: it has no tokenizer\.json; finish the run's export stage"),
+        (lose_config, r"is not a model folder: it has no config\.json"),
         (spoil_positions, "positions for 2 tokens .* SST-2 needs 3 or more"),
         (spoil_data, "label 'good' is none of"),
         (spoil_engine, r"compile\.layers .* needs a GPU"),
-        (spoil_rows, r"finetune\.rows \(9\) is not a multiple of the number of ranks \(2\)"),
+        (spoil_rows, r"batch\.global_rows \(9\)"),
     ],
 )
 @pytest.mark.parametrize("force", [False, True])
@@ -137,6 +119,7 @@ def test_what_cannot_be_fine_tuned_leaves_no_trace(
 ) -> None:
     """A folder begun with a bad input would refuse the mended one; `--force` must not cost the results before."""
     two = Ranks(0, 0, 2, torch.device("cpu"))
+    monkeypatch.setattr("tests.stages.test_finetune.SMALL", [*SMALL])
     monkeypatch.setattr(Ranks, "from_main", lambda self, value: value)
     monkeypatch.setattr(stage, "started_ranks", lambda: nullcontext(two))
     folder = run.folder.finetune("SST-2", 0)
@@ -145,29 +128,19 @@ def test_what_cannot_be_fine_tuned_leaves_no_trace(
         (folder / "metrics.json").write_text("{}")
     spoil(run, tmp_path / "glue")
     with pytest.raises(UserError, match=words):
-        stage.finetune(run, "SST-2", 0, tmp_path / "glue", force=force)
+        stage.finetune(tmp_path, "t", "SST-2", 0, str(tmp_path / "glue"), overrides=SMALL, force=force)
     assert [path.name for path in folder.parent.rglob("*.json")] == (["metrics.json"] if force else [])
     assert folder.exists() == force
 
 
-def test_what_becomes_of_a_classifier_on_the_model_is_noted(run: Run, tmp_path: Path) -> None:
-    model = build_model(SHAPE, SlimBertForSequenceClassification, seed=1, num_labels=3)
-    model.save_pretrained(run.folder.model)
-    alone = Ranks(0, 0, 1, torch.device("cpu"))
-    material = stage.read_material(prepare(run, "SST-2", 0, tmp_path / "glue", None, None), alone)
-    assert [note for note in material.notes if "head" in note] == [
-        f"the head of {run.folder.model} is dropped and SST-2 gets a new one: it has 3 outputs, the task 2"
-    ]
-
-
 def test_the_contract_names_everything_that_decides_the_result(run: Run, tmp_path: Path) -> None:
-    def contract(seed: int = 0, overrides: list[str] | None = None):
-        return prepare(run, "sst2", seed, tmp_path / "glue", None, overrides).contract()
+    def contract(seed: int = 0, overrides: Sequence[str] = ()):
+        return stage.contract(*planned(tmp_path, "sst2", seed, overrides=overrides))
 
     first = contract()
     assert contract() == first
     assert contract(seed=1) != first
-    assert contract(overrides=["finetune.lr=0.1"]) != first
+    assert contract(overrides=["optimizer.lr=0.1"]) != first
     assert contract(overrides=["checkpoint.every_steps=9"]) == first
     dev = tmp_path / "glue" / "SST-2" / "dev.tsv"
     text = dev.read_text(encoding="utf-8")
@@ -182,50 +155,19 @@ def test_the_contract_names_everything_that_decides_the_result(run: Run, tmp_pat
     assert {key for key in first[1] if first[1][key] != changed[1][key]} == {"model.safetensors"}
 
 
-class EngineStandIn:
-    """Answers every row with logits that say its number of tokens."""
-
-    ranks = Ranks(0, 0, 1, torch.device("cpu"))
-
-    @contextmanager
-    def evaluating(self):
-        yield
-
-    def forward(self, batch: dict[str, torch.Tensor]) -> SimpleNamespace:
-        assert "labels" not in batch
-        lengths = batch["attention_mask"].sum(1).float()
-        return SimpleNamespace(logits=torch.stack([lengths, torch.full_like(lengths, 4.5)], 1))
-
-
-def test_dev_evaluation_puts_every_prediction_in_its_row() -> None:
-    # Lengths with [CLS] and [SEP]: 5, 3, 4, 6, 3; the prediction is 0 above 4.5 tokens, else 1.
-    texts = ["a a a", "a", "a a", "a a a a", "a"]
-    labels = [0, 1, 1, 1, 0]
-    examples = [Example(text, None, label) for text, label in zip(texts, labels, strict=True)]
-    rows = encode(examples, tokenizer(), 16, False)
-    evaluation = DevEvaluation(TASKS["SST-2"], EvaluationBatches(rows, Inputs(0, 16, False), 2), rows.labels)
-    found = evaluation(EngineStandIn())
-    assert evaluation.predictions.tolist() == [0, 1, 1, 0, 1]
-    assert found["accuracy"] == found["headline"] == pytest.approx(60.0)
-    # Cross entropy of (length, 4.5): log(1 + exp(wrong - right)).
-    gaps = np.array([4.5 - 5, 3 - 4.5, 4 - 4.5, 6 - 4.5, 4.5 - 3])
-    assert found["loss"] == pytest.approx(float(np.log1p(np.exp(gaps)).mean()))
-
-
 COMMON = """
 import os
 from pathlib import Path
 from data_prep.errors import UserError
 from pipeline.training.checkpoint import Checkpoints
 from pipeline.stages.finetune import finetune
-from pipeline.runs.run import Run
-run, data = Run.open(Path({root!r}), "t"), Path({root!r}) / "glue"
+root, data, small = Path({root!r}), str(Path({root!r}) / "glue"), {small!r}
 """
 WHOLE = """
-assert finetune(run, "SST-2", 0, data) == 0
-assert finetune(run, "sst2", 0, data) == 0
+assert finetune(root, "t", "SST-2", 0, data, overrides=small) == 0
+assert finetune(root, "t", "sst2", 0, data, overrides=small) == 0
 try:
-    finetune(run, "SST-2", 0, data, overrides=["finetune.epochs=1"])
+    finetune(root, "t", "SST-2", 0, data, overrides=[*small, "pretrain.epochs=1"])
 except UserError as error:
     print("refused:", error)
 """
@@ -236,7 +178,7 @@ def save_and_die(self, engine, step, values, tensors):
     if step == 12:
         os._exit(9)
 Checkpoints.save = save_and_die
-finetune(run, "SST-2", 0, data)
+finetune(root, "t", "SST-2", 0, data, overrides=small)
 """
 
 
@@ -247,12 +189,12 @@ def results(run: Run, seed: int = 0) -> dict:
 
 @pytest.mark.dist
 def test_a_killed_fine_tuning_ends_like_one_left_alone(run: Run, tmp_path: Path) -> None:
-    common = COMMON.format(root=str(tmp_path))
+    common = COMMON.format(root=str(tmp_path), small=SMALL)
     [output] = ranks.run(["-c", common + WHOLE], 1, tmp_path)
     folder = run.folder.finetune("SST-2", 0)
     assert "SST-2 seed 0: done, skipped" in output
     assert "refused: stage 'finetune'" in output
-    assert "settings.finetune.epochs: 2 -> 1" in output
+    assert "settings.pretrain.epochs: 2" in output
     found = results(run)
     assert found["metrics"] == {"accuracy": found["headline"]}
     # 70 rows by 8 make 9 steps; one word decides the label, which two epochs are enough to learn.
@@ -267,18 +209,22 @@ def test_a_killed_fine_tuning_ends_like_one_left_alone(run: Run, tmp_path: Path)
     assert found["headline"] == pytest.approx(100 * right / 30)
     manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
     assert manifest["results"]["headline"] == found["headline"]
-    assert not (folder / "checkpoints").exists()
+    assert not [*folder.glob("*/checkpoints"), *folder.glob("*/weights.safetensors")]
+    assert AutoConfig.from_pretrained(folder / "model", trust_remote_code=True).id2label == {
+        0: "negative",
+        1: "positive",
+    }
 
     # The same again, killed after a checkpoint past the first epoch, and started again.
     other = Run.of(tmp_path / "cut", "t", run.recipe, run.engine).save()
     write_model(other.folder.model)
     (tmp_path / "cut" / "glue").symlink_to(tmp_path / "glue")
-    common = COMMON.format(root=str(tmp_path / "cut"))
+    common = COMMON.format(root=str(tmp_path / "cut"), small=SMALL)
     [(code, output)] = ranks.finish(ranks.start(["-c", common + CUT], 1, tmp_path), 120)
     assert code == 9, output
     assert not (other.folder.finetune("SST-2", 0) / "metrics.json").exists()
     place = ["--root", str(tmp_path / "cut"), "--run", "t", "--data", str(tmp_path / "glue")]
-    [output] = ranks.run(["-m", "pipeline", "finetune", "--task", "SST-2", *place], 1, tmp_path)
+    [output] = ranks.run(["-m", "pipeline", "finetune", "--task", "SST-2", *place, *SMALL], 1, tmp_path)
     assert "resumed after step 12 of 18" in output
     assert results(other) == found
     assert (other.folder.finetune("SST-2", 0) / "dev.tsv").read_bytes() == (folder / "dev.tsv").read_bytes()
@@ -287,7 +233,8 @@ def test_a_killed_fine_tuning_ends_like_one_left_alone(run: Run, tmp_path: Path)
 @pytest.mark.dist
 def test_two_ranks_learn_what_one_does(run: Run, tmp_path: Path) -> None:
     arguments = ["-m", "pipeline", "finetune", "--root", str(tmp_path), "--run", "t", "--task", "SST-2",
-                 "--data", str(tmp_path / "glue"), "finetune.dropout=0", "finetune.epochs=1"]  # fmt: skip
+                 "--data", str(tmp_path / "glue"), *SMALL, "model.dropout=0",
+                 "model.attention_dropout=0", "pretrain.epochs=1"]  # fmt: skip
     ranks.run([*arguments, "--seed", "0"], 2, tmp_path)
     two = results(run)
     ranks.run([*arguments, "--seed", "0", "--force"], 1, tmp_path)
@@ -307,7 +254,7 @@ def test_a_regression_in_bf16_scores_almost_every_row_apart(run: Run, tmp_path: 
     write_model(half.folder.model, replace(SHAPE, initializer_range=0.3))  # rows end far apart without long training
     write_similarity(tmp_path / "glue")
     place = ["--root", str(tmp_path), "--run", "half", "--data", str(tmp_path / "glue")]
-    ranks.run(["-m", "pipeline", "finetune", "--task", "STS-B", *place, "finetune.lr=0.002"], 1, tmp_path)
+    ranks.run(["-m", "pipeline", "finetune", "--task", "STS-B", *place, *SMALL, "optimizer.lr=0.002"], 1, tmp_path)
     lines = (half.folder.finetune("STS-B", 0) / "dev.tsv").read_text(encoding="utf-8").split("\n")[1:-1]
     assert len(lines) == 100
     assert len({line.split("\t")[1] for line in lines}) > 80
@@ -317,3 +264,35 @@ def test_a_mistake_is_one_line_and_exit_code_2(run: Run, tmp_path: Path, capsys:
     place = ["--root", str(tmp_path), "--run", "t", "--data", str(tmp_path / "glue")]
     assert main(["finetune", *place, "--task", "CoLA"]) == 2
     assert capsys.readouterr().err.startswith("error: CoLA has no train file")
+
+
+@pytest.mark.dist
+def test_a_ticket_of_a_stock_model_is_the_same_on_shared_parameters(tmp_path: Path) -> None:
+    """Gates, scores, cut and retraining of a stock BERT in fp32: two ranks that share it against one with all of it."""
+    write_sentiment(tmp_path / "glue")
+    config = BertConfig(
+        vocab_size=SHAPE.vocab_size + 1, hidden_size=16, num_hidden_layers=2, num_attention_heads=4,
+        intermediate_size=32, max_position_embeddings=32, initializer_range=0.2,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    BertModel(config).save_pretrained(tmp_path / "bert")
+    tokenizer().save(str(tmp_path / "bert" / "tokenizer.json"))  # to which transformers adds BERT's [MASK]
+    found = []
+    for name, count, zero in (("one", 1, 0), ("two", 2, 2), ("three", 2, 3)):
+        (tmp_path / f"{name}.json").write_text(json.dumps({"zero_optimization": {"stage": zero}}))
+        arguments = [
+            "-m", "pipeline", "finetune", "--root", tmp_path, "--run", name, "--model", tmp_path / "bert", "--task",
+            "SST-2", "--data", tmp_path / "glue", "--ds", tmp_path / f"{name}.json", *SMALL, "model.dropout=0",
+            "model.attention_dropout=0", "search.enabled=true", "pretrain.epochs=3", "optimizer.lr=0.005",
+        ]  # fmt: skip
+        output = ranks.run([*map(str, arguments)], count, tmp_path)[0]
+        assert "bert has no" not in output
+        folder = tmp_path / "runs" / name / "finetune" / "SST-2" / "seed-0"
+        ticket = json.loads((folder / "ticket.json").read_text(encoding="utf-8"))
+        values = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+        found.append((ticket["layers"], ticket["step"], values["parameters"], values["epochs"][-1]["loss"]))
+    (*alone, loss), *shared = found
+    assert [shape for *shape, _ in shared] == [alone, alone]
+    assert [last for *_, last in shared] == [pytest.approx(loss, rel=1e-3)] * 2
+    stock = AutoModelForSequenceClassification.from_pretrained(folder / "model-expanded")
+    assert type(stock).__name__ == "BertForSequenceClassification"

@@ -21,7 +21,7 @@ from data_prep.rows.shards import ShardReader
 from pipeline.families.hf import build_model
 from pipeline.families.modeling_slim_bert import SlimBertForMaskedLM, SlimBertForSequenceClassification
 from pipeline.objectives.classification import ClassificationLoader, Encoded, Inputs
-from pipeline.objectives.masked_lm import PretrainLoader
+from pipeline.objectives.masked_lm import MaskedRows
 from pipeline.recipes import engine_config
 from pipeline.recipes.recipe import Recipe, parse_recipe
 from pipeline.stages.search import EarlyBird
@@ -110,8 +110,8 @@ def loader_of(case: Case, shards: Path, micro_rows: int, rank: int = 0, world_si
         return ClassificationLoader(texts_of(case), Inputs(0, LENGTH, True), 5, *share)
     reader = ShardReader(shards / case.packing, "train")
     # A corpus of nothing but unknown tokens is refused; a step of them may happen.
-    with patch("pipeline.objectives.masked_lm._check_words") if case.packing == "unknown" else nullcontext():
-        return PretrainLoader(reader, recipe_of(case, micro_rows).objective, 5, *share)
+    with patch("pipeline.objectives.packed_rows._check_words") if case.packing == "unknown" else nullcontext():
+        return MaskedRows(reader, recipe_of(case, micro_rows).objective, 5, *share)
 
 
 def model_of(case: Case, recipe: Recipe) -> SlimBertForMaskedLM | SlimBertForSequenceClassification:

@@ -14,7 +14,8 @@ from data_prep.errors import UserError
 from data_prep.rows.masking import MaskRules, mask_rows
 from data_prep.rows.sentence_pairs import sentence_pairs
 from data_prep.rows.shards import ShardReader
-from pipeline.objectives.masked_lm import PretrainLoader, mask_rules, packed_batch
+from pipeline.objectives.masked_lm import MaskedRows, mask_rules
+from pipeline.objectives.packed_rows import packed_batch
 from pipeline.recipes.recipe import parse_recipe
 from pipeline.recipes.sections import Objective
 from pipeline.runs.folder import RunFolder
@@ -131,8 +132,8 @@ def test_the_global_batch_is_the_same_on_any_topology(
     readers: dict[str, ShardReader], packing: str, sentence: str, world: int, micro: int
 ) -> None:
     reader, objective = readers[packing], Objective(sentence=sentence, mask_unit="span")
-    reference = PretrainLoader(reader, objective, 9, 8, 8)
-    loaders = [PretrainLoader(reader, objective, 9, 8, micro, rank, world) for rank in range(world)]
+    reference = MaskedRows(reader, objective, 9, 8, 8)
+    loaders = [MaskedRows(reader, objective, 9, 8, micro, rank, world) for rank in range(world)]
     for step in (0, 3, 1000, 2**40):
         whole = reference.micro_batch(step, 0)
         parts = [loader.micro_batch(step, m) for m in range(8 // (world * micro)) for loader in loaders]
@@ -145,7 +146,7 @@ def test_the_global_batch_is_the_same_on_any_topology(
 @pytest.mark.parametrize(("global_rows", "micro_rows"), [(8, 8), (24, 4), (5000, 5000), (3, 1)])
 def test_any_step_takes_the_rows_of_its_place(reader: ShardReader, global_rows: int, micro_rows: int) -> None:
     """In whatever order the steps are asked for: nothing hangs on the ones before."""
-    loader = PretrainLoader(reader, Objective(), 9, global_rows, micro_rows)
+    loader = MaskedRows(reader, Objective(), 9, global_rows, micro_rows)
     for step in (1000, 0, 999, 1, 512, 511, 0):
         for micro in {0, global_rows // micro_rows - 1}:
             epochs, rows = epoch_rows(9, step * global_rows + micro * micro_rows, micro_rows, reader.num_rows)
@@ -159,7 +160,7 @@ def test_every_row_once_an_epoch(reader: ShardReader) -> None:
 
 @pytest.mark.parametrize("unit", ["token", "word", "span"])
 def test_a_batch_is_the_masked_rows(reader: ShardReader, unit: str) -> None:
-    loader = PretrainLoader(reader, Objective(mask_unit=unit, mask_rate=0.2), 9, 8, 8)
+    loader = MaskedRows(reader, Objective(mask_unit=unit, mask_rate=0.2), 9, 8, 8)
     batch = loader.micro_batch(2, 0)
     epochs, rows = epoch_rows(9, 16, 8, reader.num_rows)
     original, lengths = reader.rows(rows)
@@ -181,14 +182,14 @@ def test_mask_rules_are_the_objectives() -> None:
 
 @pytest.mark.parametrize("packing", ["sentences", "pairs"])
 def test_sentences_see_the_whole_row(readers: dict[str, ShardReader], packing: str, tmp_path: Path) -> None:
-    batch = PretrainLoader(readers[packing], Objective(), 9, 64, 64).micro_batch(0, 0)
+    batch = MaskedRows(readers[packing], Objective(), 9, 64, 64).micro_batch(0, 0)
     _, lengths = readers[packing].rows(epoch_rows(9, 0, 64, readers[packing].num_rows)[1])
     used = lengths.sum(1)
     for i in range(64):
         assert batch["position_ids"][i].tolist() == [*range(used[i]), *[0] * (LENGTH - used[i])]
         assert batch["document_ids"][i].tolist() == [1] * used[i] + [0] * (LENGTH - used[i])
     full = ShardReader(written(tmp_path / "full", packing, padded=0), "train")
-    batch = PretrainLoader(full, Objective(), 9, 64, 64).micro_batch(0, 0)
+    batch = MaskedRows(full, Objective(), 9, 64, 64).micro_batch(0, 0)
     assert set(batch) == {"input_ids", "position_ids", "masked_positions", "labels"}
     assert (batch["position_ids"] == torch.arange(LENGTH)).all()
 
@@ -196,7 +197,7 @@ def test_sentences_see_the_whole_row(readers: dict[str, ShardReader], packing: s
 @pytest.mark.parametrize("task", ["nsp", "sop"])
 def test_sentence_tasks(readers: dict[str, ShardReader], task: str) -> None:
     reader = readers["pairs"]
-    batch = PretrainLoader(reader, Objective(sentence=task), 9, 64, 64).micro_batch(5, 0)
+    batch = MaskedRows(reader, Objective(sentence=task), 9, 64, 64).micro_batch(5, 0)
     epochs, rows = epoch_rows(9, 5 * 64, 64, reader.num_rows)
     pairs = sentence_pairs(reader, rows, epochs, 9, task)  # type: ignore[arg-type]
     assert np.array_equal(batch["sentence_targets"].numpy(), pairs.labels)
@@ -209,11 +210,11 @@ def test_sentence_tasks(readers: dict[str, ShardReader], task: str) -> None:
 
 def test_sentence_tasks_need_pairs(reader: ShardReader) -> None:
     with pytest.raises(UserError, match="has packing 'documents'"):
-        PretrainLoader(reader, Objective(sentence="sop"), 9, 8, 8)
+        MaskedRows(reader, Objective(sentence="sop"), 9, 8, 8)
 
 
 def test_prefetching_changes_nothing(reader: ShardReader) -> None:
-    loader = PretrainLoader(reader, Objective(), 9, 8, 4)
+    loader = MaskedRows(reader, Objective(), 9, 8, 4)
     for accumulation in (1, 2):
         ahead = list(prefetched(loader, 3, 6, accumulation))
         assert [len(step) for step in ahead] == [accumulation] * 3
@@ -244,12 +245,12 @@ def test_the_next_step_is_made_while_one_trains(accumulation: int) -> None:
 
 
 def test_labels_that_count_are_counted_by_kind(readers: dict[str, ShardReader]) -> None:
-    rows = PretrainLoader(readers["sentences"], Objective(), 9, 16, 4)
+    rows = MaskedRows(readers["sentences"], Objective(), 9, 16, 4)
     batches = [rows.micro_batch(0, micro) for micro in range(4)]
     masked = [len(batch["labels"]) for batch in batches]
     assert label_counts(batches) == {"num_items_in_batch": sum(masked)}
     assert len(set(masked)) > 1
-    pairs = PretrainLoader(readers["pairs"], Objective(sentence="sop"), 9, 8, 8).micro_batch(0, 0)
+    pairs = MaskedRows(readers["pairs"], Objective(sentence="sop"), 9, 8, 8).micro_batch(0, 0)
     pairs["sentence_targets"][:3] = -100
     expected = {"num_items_in_batch": len(pairs["labels"]), "num_sentences_in_batch": 5}
     # The order decides what is added up over the ranks.
@@ -277,8 +278,8 @@ def long_reader(tmp_path_factory: pytest.TempPathFactory) -> ShardReader:
 
 
 def test_two_lengths_take_turns_once(reader: ShardReader, long_reader: ShardReader) -> None:
-    short = PretrainLoader(reader, Objective(), 9, 8, 4)
-    long = PretrainLoader(long_reader, Objective(), 9, 2, 1)
+    short = MaskedRows(reader, Objective(), 9, 8, 4)
+    long = MaskedRows(long_reader, Objective(), 9, 2, 1)
     both = TwoLengths(short, long, switch_step=90)
     assert [both.tokens(steps) for steps in (0, 1, 90, 91, 100)] == [n * 8 * LENGTH for n in (0, 1, 90, 91, 100)]
     for step, micro in ((0, 0), (89, 1), (90, 0), (90, 1), (99, 0), (3, 1)):
@@ -293,14 +294,14 @@ def test_two_lengths_take_turns_once(reader: ShardReader, long_reader: ShardRead
 
 
 def test_two_lengths_have_equal_steps(reader: ShardReader, long_reader: ShardReader) -> None:
-    short = PretrainLoader(reader, Objective(), 9, 8, 4)
+    short = MaskedRows(reader, Objective(), 9, 8, 4)
     with pytest.raises(AssertionError, match="other tokens"):
-        TwoLengths(short, PretrainLoader(long_reader, Objective(), 9, 8, 4), 90)
+        TwoLengths(short, MaskedRows(long_reader, Objective(), 9, 8, 4), 90)
 
 
 def test_what_a_recipe_trains_on(tmp_path: Path) -> None:
-    """build_data: which shards, how many rows a rank, where the long rows begin."""
-    from pipeline.stages.setup import build_data
+    """The objective: which shards, how many rows a rank, where the long rows begin."""
+    from pipeline.stages.setup import read_setting
 
     recipe = parse_recipe(
         {
@@ -316,21 +317,21 @@ def test_what_a_recipe_trains_on(tmp_path: Path) -> None:
     written(tmp_path / "corpus" / "shards" / f"documents-{LENGTH}")
     written(tmp_path / "corpus" / "shards" / f"documents-{4 * LENGTH}", row_length=4 * LENGTH)
     main = Ranks(0, 0, 2, torch.device("cpu"))
-    train_rows, loader, _ = build_data(run, main)
-    assert (train_rows.row_length, train_rows.split) == (LENGTH, "train")
-    second = build_data(run, replace(main, rank=1))[1]
+    loader = read_setting(run, main).objective.loader
+    second = read_setting(run, replace(main, rank=1)).objective.loader
+    train_rows = ShardReader(run.shards, "train")
     long_rows = ShardReader(run.corpus.shards("documents", 4 * LENGTH), "train")
     for step, wanted in (
-        (29, PretrainLoader(train_rows, recipe.objective, 9, 16, 16).micro_batch(29, 0)),
-        (30, PretrainLoader(long_rows, recipe.objective, 9, 4, 4).micro_batch(0, 0)),
+        (29, MaskedRows(train_rows, recipe.objective, 9, 16, 16).micro_batch(29, 0)),
+        (30, MaskedRows(long_rows, recipe.objective, 9, 4, 4).micro_batch(0, 0)),
     ):
         halves = [one.micro_batch(step, 0)["input_ids"] for one in (loader, second)]
         assert torch.equal(torch.cat(halves), wanted["input_ids"])
     assert loader.tokens(40) == 40 * 16 * LENGTH
     with pytest.raises(UserError, match="2 rows of 32 tokens a rank and micro-batch cannot become rows of 128"):
-        build_data(run, replace(main, world_size=8))
+        read_setting(run, replace(main, world_size=8))
     alone = recipe.model_copy(update={"corpus": recipe.corpus.model_copy(update={"long_row_length": None})})
-    assert isinstance(build_data(replace(run, recipe=alone), main)[1], PretrainLoader)
+    assert isinstance(read_setting(replace(run, recipe=alone), main).objective.loader, MaskedRows)
 
 
 @pytest.mark.parametrize("packing", PACKINGS)
@@ -340,7 +341,7 @@ def test_rows_of_unknown_tokens_are_refused_before_training(tmp_path: Path, pack
     rows.ids[rows.ids > max(SPECIAL.values())] = SPECIAL["unk"]
     folder = write_shards(tmp_path / "lost", {"train": [rows]}, packing, VOCAB)
     with pytest.raises(UserError, match=r"lost/train: all tokens in 256 rows .* are special or unknown, so there is"):
-        PretrainLoader(ShardReader(folder, "train"), Objective(), 3, 4, 4)
+        MaskedRows(ShardReader(folder, "train"), Objective(), 3, 4, 4)
     rows.ids[-1] = one
     folder = write_shards(tmp_path / "some", {"train": [rows]}, packing, VOCAB)
-    PretrainLoader(ShardReader(folder, "train"), Objective(), 3, 4, 4)
+    MaskedRows(ShardReader(folder, "train"), Objective(), 3, 4, 4)

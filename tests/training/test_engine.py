@@ -80,7 +80,7 @@ def test_engine(
     assert first["losses"][0] == pytest.approx(losses[0], rel=tolerance)
     assert first["gate_norms"][0] == pytest.approx(norms[0], rel=10 * tolerance)
     assert first["weight_norms"][0] == pytest.approx(weight_norms[0], rel=tolerance)
-    assert first["large_norm"][0] == pytest.approx(first["large_norm"][1], rel=tolerance)
+    assert first["later_norm"][0] == pytest.approx(first["later_norm"][1], rel=tolerance)
     if optimizer == "adamw":
         assert first["losses"] == pytest.approx(losses, rel=tolerance)
         assert first["gate_norms"] == pytest.approx(norms, rel=10 * tolerance)

@@ -1,0 +1,50 @@
+"""Texts with labels, as a recipe names them: a task of GLUE, or people's own. Knows no torch."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from data_prep.files import sha256_json
+from pipeline.objectives.glue import TASKS, find_task, read_task
+from pipeline.objectives.own_texts import read_own
+from pipeline.objectives.tasks import Example, Task
+from pipeline.recipes import sections
+
+
+@dataclass(frozen=True)
+class Texts:
+    """A task and its rows, in the order of their files."""
+
+    task: Task
+    train: list[Example]
+    dev: list[Example]
+
+    def hashes(self) -> dict[str, str]:
+        """SHA-256 of what a training reads, a split."""
+        return {
+            f"{split}_rows": sha256_json([(e.first, e.second, e.label) for e in rows])
+            for split, rows in (("train", self.train), ("dev", self.dev))
+        }
+
+
+def read_texts(chosen: sections.Task) -> Texts:
+    """The rows of a recipe's [task]. Raises UserError naming what is missing or wrong, with its file and line."""
+    if chosen.source is None or is_of_glue(chosen):
+        task = find_task(chosen.name or "")
+        folder = Path(chosen.source) if chosen.source else None
+        return Texts(task, read_task(task, "train", folder), read_task(task, "dev", folder))
+    read = read_own(chosen.name or "texts", chosen.source, chosen.text, chosen.label, chosen.metrics, chosen.dev)
+    return Texts(*read)
+
+
+def find_name(name: str) -> str:
+    """GLUE's own spelling of one of its tasks' names; any other name as it is."""
+    return next((task for task in TASKS if _plain(task) == _plain(name)), name)
+
+
+def _plain(name: str) -> str:
+    return name.lower().replace("-", "")
+
+
+def is_of_glue(chosen: sections.Task) -> bool:
+    """Whether a [task] is one of GLUE's: by its name, unless columns are named that GLUE's files would not need."""
+    return find_name(chosen.name or "") in TASKS and not chosen.text
