@@ -29,7 +29,8 @@ from data_prep import plots
 from data_prep.files import write_atomically
 from data_prep.manifest import is_done
 from pipeline.families.shape import EncoderShape
-from pipeline.recipes import engine_config, recipe
+from pipeline.recipes import engine_config
+from pipeline.recipes.recipe import load_recipe, resolve_sources
 from pipeline.runs.folder import begin
 from pipeline.runs.run import Run
 from pipeline.stages.table import make_corpus, stages_of
@@ -144,8 +145,8 @@ def run_case(args: argparse.Namespace, name: str, overrides: list[str], seed: in
 
 def make_run(args: argparse.Namespace, name: str, overrides: list[str], seed: int) -> Run:
     path = REPOSITORY / "benchmarks" / f"layer_drop_{args.shape}.toml"
-    recipe = recipe.load_recipe(str(path), [*args.set, *overrides, f"seed={seed}"])
-    recipe = recipe.resolve_sources(args.data, recipe)
+    recipe = load_recipe(str(path), [*args.set, *overrides, f"seed={seed}"])
+    recipe = resolve_sources(args.data, recipe)
     folder = f"{args.shape}-{re.sub('[^A-Za-z0-9]+', '-', name)}-{seed}"
     return Run.of(args.root, folder, recipe, engine_config.load_ds_config(args.ds))
 
