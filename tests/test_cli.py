@@ -14,7 +14,6 @@ from pipeline.__main__ import main
 from pipeline.recipes.engine_config import load_ds_config
 from pipeline.recipes.recipe import load_recipe
 from pipeline.runs.run import Run
-from pipeline.stages.table import stages_of
 from tests import ranks
 from tests.corpus import tiny_corpus
 from tests.ranks import REPOSITORY
@@ -75,14 +74,14 @@ def pipeline(root: Path, *arguments: str, **more: object) -> subprocess.Complete
     )  # type: ignore[call-overload]
 
 
-def trained(root: Path, name: str, overrides: tuple[str, ...], num_ranks: int = 1, engine: str = "cpu") -> Run:
-    """A run of the tiny recipe on the corpus of `whole`, its stages up to the weights."""
-    recipe = load_recipe(str(root / "tiny.toml"), list(overrides))
-    run = Run.of(root, name, recipe, load_ds_config(engine)).save()
-    for stage in stages_of(recipe)[:-1]:
-        arguments = ["-m", "pipeline", stage.name, "--root", str(root), "--run", name]
-        ranks.run(arguments, num_ranks if stage.distributed else 1, root)
-    return run
+def trained(root: Path, wanted: dict[str, tuple[str, ...]], num_ranks: int = 1, engine: str = "cpu") -> list[Run]:
+    """Runs of the tiny recipe, by their overrides, on the corpus of `whole`, their stages up to the weights."""
+    runs = []
+    for name, overrides in wanted.items():
+        recipe = load_recipe(str(root / "tiny.toml"), list(overrides))
+        runs.append(Run.of(root, name, recipe, load_ds_config(engine)).save())
+    ranks.run(["-m", "tests.run_stages", str(root), *wanted], num_ranks, root)
+    return runs
 
 
 def errors(done: subprocess.CompletedProcess[str]) -> list[str]:
@@ -134,32 +133,30 @@ def test_the_ticket_can_be_drawn_again_from_the_scores(home: Path) -> None:
 
 
 @pytest.mark.dist
-@pytest.mark.parametrize(
-    "overrides",
-    [
-        ("search.score=l1", "pretrain.rewind=inherit"),
-        ("search.score=magnitude", "search.draw=fixed", "pretrain.rewind=reinit", "model.norm=post"),
-        ("search.score=random", "optimizer.name=adamw", "ticket.flops=0.7"),
-    ],
-    ids=lambda overrides: overrides[0],
-)
-def test_other_ways_to_search_and_rewind(home: Path, overrides: tuple[str, ...]) -> None:
-    name = overrides[0].partition("=")[2]
-    run = trained(home, name, overrides)
-    results = json.loads((run.folder.pretrain / "manifest.json").read_text())["results"]
-    assert results["steps"] == 12
-    assert results["encoder_flops_kept"] < 1
-    if name == "random":
-        assert results["encoder_flops_kept"] <= 0.7
+def test_other_ways_to_search_and_rewind(home: Path) -> None:
+    ways = {
+        "l1": ("search.score=l1", "pretrain.rewind=inherit"),
+        "magnitude": ("search.score=magnitude", "search.draw=fixed", "pretrain.rewind=reinit", "model.norm=post"),
+        "random": ("search.score=random", "optimizer.name=adamw", "ticket.flops=0.7"),
+        "step": ("search.max_steps=4", "search.draw=fixed", "pretrain.rewind=step", "pretrain.rewind_step=2"),
+    }
+    for name, run in zip(ways, trained(home, ways), strict=True):
+        results = json.loads((run.folder.pretrain / "manifest.json").read_text())["results"]
+        assert results["steps"] == 12
+        assert results["encoder_flops_kept"] < 1
+        if name == "random":
+            assert results["encoder_flops_kept"] <= 0.7
+    rows = [json.loads(line) for line in (run.folder.pretrain / "metrics.jsonl").read_text().split("\n")[:-1]]
+    assert min(row["step"] for row in rows) == 3  # its schedule goes on at the step it was rewound to
+    init, rewound = (load_file(run.folder.search / f"{name}.safetensors") for name in ("init", "rewind"))
+    assert init.keys() == rewound.keys()
+    assert not all(init[name].equal(rewound[name]) for name in init)
 
 
 @pytest.mark.dist
 def test_inheriting_from_a_search_that_cuts_nothing_is_plain_training(home: Path) -> None:
     whole = ("ticket.heads=0", "ticket.neurons=0", "pretrain.rewind=inherit")
-    runs = [
-        trained(home, name, overrides, 2, "zero2_bf16")
-        for name, overrides in (("uncut", whole), ("dense", ("search.enabled=false",)))
-    ]
+    runs = trained(home, {"uncut": whole, "dense": ("search.enabled=false",)}, 2, "zero2_bf16")
     assert json.loads((runs[0].folder.draw / "manifest.json").read_text())["results"]["step"] == 8
     uncut, dense = (load_file(run.folder.pretrain / "weights.safetensors") for run in runs)
     assert uncut.keys() == dense.keys()

@@ -52,16 +52,15 @@ def steps_done(folder: Path) -> int:
     return max((json.loads(line)["step"] for line in lines if line.endswith("}")), default=0)
 
 
-def run_stage(root: Path, run: Run, stage: str, kill_at: list[int]) -> tuple[int, str]:
-    """Run a stage to its end on two ranks, killing all ranks once at every step of `kill_at`.
+def run_to_its_end(root: Path, run: Run, kill_at: list[tuple[str, int]]) -> tuple[int, str]:
+    """Run all stages up to the weights on two ranks, killing all ranks once at every (stage, step) of `kill_at`.
 
     Returns how often that was in time, and what the first rank printed in the end.
     """
-    arguments = ["-m", "pipeline", stage, "--root", str(root), "--run", run.folder.root.name]
-    folder, killed = run.folder.root / stage, 0
-    for step in kill_at:
+    arguments, killed = ["-m", "tests.run_stages", str(root), run.folder.root.name], 0
+    for stage, step in kill_at:
         processes = ranks.start(arguments, 2, root)
-        deadline = time.monotonic() + 120
+        folder, deadline = run.folder.root / stage, time.monotonic() + 120
         while steps_done(folder) < step and all(p.poll() is None for p in processes) and time.monotonic() < deadline:
             time.sleep(0.002)
         time.sleep(random.Random(step).random() * 0.1)
@@ -77,15 +76,13 @@ def run_stage(root: Path, run: Run, stage: str, kill_at: list[int]) -> tuple[int
 def test_killed_and_restarted_equals_untouched(root: Path, engine: str, dropping: list[str]) -> None:
     untouched, killed = (begin_run(root, f"{name}-{engine}", engine, dropping) for name in ("untouched", "killed"))
     pick = random.Random(engine)
-    for stage in ("search", "pretrain"):
-        _, printed = run_stage(root, untouched, stage, [])
+    moments = [(stage, step) for stage in STEPS for step in sorted(pick.sample(range(1, STEPS[stage] - 3), KILLS))]
+    _, printed = run_to_its_end(root, untouched, [])
+    for stage in STEPS:
         drops = stage == "pretrain" or untouched.recipe.layer_drop.during_search
-        assert drops == bool(re.search(r"saved \d+%, theta [\d.]+, depth [\d.]+ \([\d.]+ expected\)", printed)), printed
-        moments = sorted(pick.sample(range(1, STEPS[stage] - 3), KILLS))
-        assert run_stage(root, killed, stage, moments)[0] == KILLS
-        if stage == "search":
-            for run in (untouched, killed):
-                ranks.run(["-m", "pipeline", "draw", "--root", str(root), "--run", run.folder.root.name], 1, root)
+        words = rf"{stage} .*saved \d+%, theta [\d.]+, depth [\d.]+ \([\d.]+ expected\)"
+        assert drops == bool(re.search(words, printed)), printed
+    assert run_to_its_end(root, killed, moments)[0] == 2 * KILLS
     assert untouched.folder.ticket.read_bytes() == killed.folder.ticket.read_bytes()
     ours, theirs = (load_file(run.folder.pretrain / "weights.safetensors") for run in (killed, untouched))
     assert ours.keys() == theirs.keys()
