@@ -14,6 +14,7 @@ from pipeline.__main__ import main
 from pipeline.recipes.engine_config import load_ds_config
 from pipeline.recipes.recipe import load_recipe
 from pipeline.runs.run import Run
+from pipeline.tickets.ticket import Ticket
 from tests import ranks
 from tests.corpus import tiny_corpus
 from tests.ranks import REPOSITORY
@@ -138,6 +139,7 @@ def test_other_ways_to_search_and_rewind(home: Path) -> None:
         "l1": ("search.score=l1", "pretrain.rewind=inherit"),
         "magnitude": ("search.score=magnitude", "search.draw=fixed", "pretrain.rewind=reinit", "model.norm=post"),
         "random": ("search.score=random", "optimizer.name=adamw", "ticket.flops=0.7"),
+        "borrowed": ("search.run=l1", "search.score=l1", "pretrain.rewind=inherit", "ticket.neurons=0.6"),
         "step": ("search.max_steps=4", "search.draw=fixed", "pretrain.rewind=step", "pretrain.rewind_step=2"),
     }
     for name, run in zip(ways, trained(home, ways), strict=True):
@@ -146,11 +148,21 @@ def test_other_ways_to_search_and_rewind(home: Path) -> None:
         assert results["encoder_flops_kept"] < 1
         if name == "random":
             assert results["encoder_flops_kept"] <= 0.7
+    assert not (home / "runs" / "borrowed" / "search").exists()
+    tickets = [Ticket.read(home / "runs" / name / "ticket.json") for name in ("l1", "borrowed")]
+    assert all(set(less) <= set(more) for more, less in zip(*(ticket.neurons for ticket in tickets), strict=True))
     rows = [json.loads(line) for line in (run.folder.pretrain / "metrics.jsonl").read_text().split("\n")[:-1]]
     assert min(row["step"] for row in rows) == 3  # its schedule goes on at the step it was rewound to
     init, rewound = (load_file(run.folder.search / f"{name}.safetensors") for name in ("init", "rewind"))
     assert init.keys() == rewound.keys()
     assert not all(init[name].equal(rewound[name]) for name in init)
+
+
+@pytest.mark.dist
+def test_a_search_of_another_recipe_is_not_borrowed(home: Path) -> None:
+    (line,) = errors(pipeline(home, "run", "--recipe", "tiny.toml", "--run", "thief", "--data", "text/raw",
+                              "search.run=whole", "seed=7"))  # fmt: skip
+    assert "search.run (whole) was searched with other settings or inputs: settings.seed: 1 -> 7" in line
 
 
 @pytest.mark.dist

@@ -256,10 +256,12 @@ class Search(Section):
 
     `draw = "settle"`: when the masks stop changing (a queue of `queue` masks whose distances to the newest are all
     at most `threshold`, never before `guard_steps`), at the latest at `max_steps`; `"fixed"`: at `max_steps`.
+    `run`: draw from the search of this other run, whose settings differ only in [ticket] and in when to draw.
     `epochs` in the place of `max_steps`: passes over the training rows. `lr`: the search's own peak learning rate.
     """
 
     enabled: bool = True
+    run: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] | None = None
     epochs: Rate | None = None
     score: Literal["l1", "taylor", "magnitude", "random"] = "taylor"
     draw: Literal["settle", "fixed"] = "settle"

@@ -277,7 +277,7 @@ def _settling(run: RunRecord) -> dict[str, Any]:
         heat_map = svg_of(
             plots.distance_heat_map(masks.steps, matrices, draw_step), "map", "Distances between the masks of all steps"
         )
-    elif not list(run.folder.scores.glob("step-*.safetensors")):
+    elif not list(run.search.scores.glob("step-*.safetensors")):
         words.append("No scores have been recorded, so that masks cannot be compared with each other.")
     if not run.stages["search"].done:
         words.append("The search has not finished.")

@@ -120,10 +120,14 @@ class Masks:
 
 @dataclass(frozen=True)
 class RunRecord:
-    """One run as far as it has come. `rows` are those of metrics.jsonl by stage and kind."""
+    """One run as far as it has come.
+
+    `search`: the run folder its ticket comes from. `rows` are those of metrics.jsonl by stage and kind.
+    """
 
     name: str
     folder: RunFolder
+    search: RunFolder
     recipe: Recipe | None
     engine: dict[str, Any]
     vocab_size: int | None
@@ -221,7 +225,7 @@ class RunRecord:
         """
         shape = self.dense_shape
         rules = self.ticket.rules if self.ticket else self.recipe.ticket_rules() if self.recipe else None
-        paths = sorted(self.folder.scores.glob("step-*.safetensors"))
+        paths = sorted(self.search.scores.glob("step-*.safetensors"))
         if shape is None or rules is None or not paths:
             return None
         if len(paths) > MOST_OBSERVATIONS:
@@ -258,6 +262,7 @@ def read_run(root: Path) -> RunRecord:
             problems.append(str(error))
     folders: dict[str, Path] = {}
     vocab_size = None
+    search = folder.beside(recipe.search.run) if recipe and recipe.search.run else folder
     if recipe and recipe.objective.name != "classification":
         corpus = CorpusFolder(root.parent.parent / "corpora" / recipe.corpus.name)
         shards = corpus.shards(recipe.corpus.packing, recipe.corpus.row_length)
@@ -265,11 +270,12 @@ def read_run(root: Path) -> RunRecord:
         index = _json(shards / "index.json", problems)
         vocab_size = index.get("vocab_size") if isinstance(index, dict) else None
     if recipe is None or recipe.search.enabled:
-        folders |= {"search": folder.search, "draw": folder.draw}
+        folders |= {"search": search.search, "draw": folder.draw}
     folders |= {"pretrain": folder.pretrain, "export": folder.export}
     return RunRecord(
         name=root.name,
         folder=folder,
+        search=search,
         recipe=recipe,
         engine=engine,
         vocab_size=vocab_size,

@@ -67,6 +67,11 @@ class RunFolder:
     def report(self) -> Path:
         return self.root / "report.html"
 
+    def beside(self, name: str) -> "RunFolder":
+        """The folder of the run of that name beside this one; of a fine-tuning that of the same task and seed."""
+        top = self.root.parents[2] if self.root.parent.parent.name == "finetune" else self.root
+        return RunFolder(top.parent / name / self.root.relative_to(top))
+
     def finetune(self, task: str, seed: int) -> Path:
         return self.root / "finetune" / task / f"seed-{seed}"
 

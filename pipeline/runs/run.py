@@ -32,6 +32,12 @@ class Run:
         length = self.recipe.corpus.long_row_length
         return None if length is None else self.corpus.shards(self.recipe.corpus.packing, length)
 
+    @property
+    def search(self) -> RunFolder:
+        """The run folder whose search this run draws its ticket from: its own, or that of `search.run`."""
+        other = self.recipe.search.run
+        return self.folder if other is None else self.folder.beside(other)
+
     @classmethod
     def open(cls, root: Path, name: str) -> "Run":
         """A run that was set up before. Raises UserError when there is none of that name."""

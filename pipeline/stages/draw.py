@@ -19,7 +19,7 @@ from pipeline.training.ranks import Ranks
 def recorded_scores(run: Run, num_layers: int) -> list[tuple[int, Scores]]:
     """Every (step, scores) the search recorded, in order."""
     recorded: list[tuple[int, Scores]] = []
-    for path in sorted(run.folder.scores.glob("step-*.safetensors")):
+    for path in sorted(run.search.scores.glob("step-*.safetensors")):
         flat = load_arrays(path)
         groups = {group: [flat[f"{group}.{layer}"] for layer in range(num_layers)] for group in ("heads", "neurons")}
         recorded.append((int(path.stem.removeprefix("step-")), groups))
@@ -34,7 +34,7 @@ def draw(run: Run, ranks: Ranks) -> dict[str, Any]:
     setting = read_setting(run, ranks)
     recipe, shape = setting.recipe, setting.dense
     rules, settle = recipe.ticket_rules(), settle_rules(recipe)
-    manifest = read_manifest(run.folder.search)
+    manifest = read_manifest(run.search.search)
     assert manifest is not None  # the stage's contract has looked
     provenance = {
         "scores_sha256": manifest["results"]["scores_sha256"],
@@ -44,7 +44,7 @@ def draw(run: Run, ranks: Ranks) -> dict[str, Any]:
     seen = replay(recorded_scores(run, len(shape.layers)), shape, rules, settle)
     ticket = ticket_from(seen, shape, rules, recipe.search.score, provenance)
 
-    difference = check_surgery(load_file(run.folder.search / INIT), shape, ticket, setting.objective.probe())
+    difference = check_surgery(load_file(run.search.search / INIT), shape, ticket, setting.objective.probe())
     ticket.write(run.folder.ticket)
     slim = ticket.slim_shape()
     heads, neurons = [layer.heads for layer in slim.layers], [layer.ffn for layer in slim.layers]

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
+from data_prep.errors import UserError
 from data_prep.files import sha256_file
 from pipeline.families.hf import load_state
 from pipeline.families.models import build
@@ -32,7 +33,10 @@ def slim_start(run: Run, dense: Shape, ticket: Ticket) -> tuple[Shape, dict[str,
     rewind = run.recipe.pretrain.rewind
     if rewind == "reinit":
         return ticket.slim_shape(), None
-    return ticket.slim_shape(), slice_state(load_file(run.folder.search / _SOURCES[rewind]), dense, ticket)
+    source = run.search.search / _SOURCES[rewind]
+    if not source.exists():
+        raise UserError(f"pretrain.rewind {rewind!r} needs {source}, which the search of that run did not leave")
+    return ticket.slim_shape(), slice_state(load_file(source), dense, ticket)
 
 
 def pretrain(run: Run, ranks: Ranks) -> dict[str, Any]:
@@ -59,7 +63,7 @@ def pretrain(run: Run, ranks: Ranks) -> dict[str, Any]:
     if ticket and recipe.pretrain.rewind == "inherit":
         assert state is not None
         first_step = ticket.step
-        flat = load_file(run.folder.search / MOMENTS)
+        flat = load_file(run.search.search / MOMENTS)
         kinds: dict[str, dict[str, torch.Tensor]] = {}
         for key, value in flat.items():
             kind, name = key.split("/", 1)

@@ -3,6 +3,7 @@
 Everything here is torch-free, so that a finished run is recognised without starting anything.
 """
 
+import json
 import subprocess
 import sys
 import time
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from data_prep.errors import UserError
 from data_prep.files import sha256_file
-from data_prep.manifest import MANIFEST_NAME, read_manifest, write_manifest
+from data_prep.manifest import MANIFEST_NAME, differing_keys, read_manifest, write_manifest
 from pipeline.families import model_files
 from pipeline.recipes.engine_config import accumulation_steps
 from pipeline.recipes.recipe import Recipe
@@ -112,7 +113,31 @@ def _shards(run: Run) -> dict[str, Any]:
 
 
 def _scores(run: Run) -> dict[str, Any]:
-    return {"scores": _results(run, "search", run.folder.search)["scores_sha256"]}
+    results = _results(run, "search", run.search.search)
+    if run.recipe.search.run is not None:
+        _check_borrowed(run)
+    return {"scores": results["scores_sha256"]}
+
+
+def _check_borrowed(run: Run) -> None:
+    """Raise UserError where the search of `search.run` was not this run's but for the ticket's budget."""
+    manifest = read_manifest(run.search.search)
+    assert manifest is not None  # its results were there
+    wanted = {"settings": _search_settings(run), "inputs": _data(run)}
+    found = {"settings": manifest["settings"], "inputs": manifest["inputs"]}
+    # What is kept for a rewind, and how much is cut, changes no score; neither does what is only drawn later.
+    drawn_by = ("run", "draw", "max_steps", "guard_steps", "queue", "threshold", "on_unsettled")
+    free = (
+        "settings.ticket.",
+        "settings.inherited",
+        "settings.rewind_step",
+        *(f"settings.search.{x}:" for x in drawn_by),
+    )
+    changed = [key for key in differing_keys(found, json.loads(json.dumps(wanted))) if not key.startswith(free)]
+    if changed:
+        raise UserError(
+            f"search.run ({run.recipe.search.run}) was searched with other settings or inputs: {'; '.join(changed)}"
+        )
 
 
 def _data_and_ticket(run: Run) -> dict[str, Any]:
@@ -134,8 +159,10 @@ TRAINING_STAGES = (SEARCH, DRAW, PRETRAIN, EXPORT)
 
 
 def stages_of(recipe: Recipe) -> tuple[Stage, ...]:
-    """The training stages this recipe has: a dense run has no search and no draw."""
-    return TRAINING_STAGES if recipe.search.enabled else (PRETRAIN, EXPORT)
+    """The training stages this recipe has: a dense run has no search and no draw, and some take another's search."""
+    if not recipe.search.enabled:
+        return PRETRAIN, EXPORT
+    return TRAINING_STAGES if recipe.search.run is None else (DRAW, PRETRAIN, EXPORT)
 
 
 def corpus_commands(run: Run) -> list[list[str]]:
