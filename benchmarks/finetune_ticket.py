@@ -13,15 +13,13 @@ import json
 import os
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from tqdm import tqdm
-
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks.study import read_rows, run_queue
 from data_prep.files import write_atomically
 from pipeline.objectives.glue import TASKS, find_file
 from pipeline.runs.folder import RunFolder
@@ -116,7 +114,7 @@ def main() -> int:
     parser.add_argument("--set", nargs="+", default=[], metavar="section.key=value", help="on top of the recipe")
     parser.add_argument("--table", action="store_true", help="only print what FILE holds")
     args = parser.parse_args()
-    done: list[dict[str, Any]] = json.loads(args.json.read_text(encoding="utf-8")) if args.json.exists() else []
+    done = read_rows(args.json)
     if args.table:
         print(table(done))
         return 0
@@ -126,18 +124,14 @@ def main() -> int:
         write_rows(args, task)
     known = {(row["task"], row["arm"], row["seed"]) for row in done}
     wanted = [(task, arm, seed) for task in args.tasks for seed in args.seeds for arm in ARMS]
-    queue = [case for case in wanted if case not in known]
-    args.json.parent.mkdir(parents=True, exist_ok=True)
-    threads = max(1, (os.cpu_count() or 1) // args.jobs)
-    with ThreadPoolExecutor(args.jobs) as pool, tqdm(total=len(queue), desc="cases") as bar:
-        try:
-            for future in as_completed([pool.submit(run_case, args, *case, threads) for case in queue]):
-                done.append(row := future.result())
-                write_atomically(args.json, "[\n" + ",\n".join(json.dumps(each) for each in done) + "\n]\n")
-                bar.write(f"{row['task']}, {row['arm']}, seed {row['seed']}: {row['headline']:.2f}")
-                bar.update()
-        finally:
-            pool.shutdown(cancel_futures=True)
+    run_queue(
+        args.json,
+        done,
+        [case for case in wanted if case not in known],
+        lambda case, threads: run_case(args, *case, threads),
+        lambda row: f"{row['task']}, {row['arm']}, seed {row['seed']}: {row['headline']:.2f}",
+        args.jobs,
+    )
     print(table(done))
     return 0
 

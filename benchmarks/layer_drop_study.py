@@ -15,18 +15,16 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from safetensors import safe_open
-from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from benchmarks.study import read_rows, run_queue
 from data_prep import plots
-from data_prep.files import write_atomically
 from data_prep.manifest import is_done
 from pipeline.families.shape import EncoderShape
 from pipeline.recipes import engine_config
@@ -269,7 +267,7 @@ def main() -> int:
     parser.add_argument("--picture", type=Path, help="only draw what FILE holds into this .png")
     parser.add_argument("--set", nargs="+", default=[], metavar="section.key=value", help="on top of every recipe")
     args = parser.parse_args()
-    done: list[dict[str, Any]] = json.loads(args.json.read_text(encoding="utf-8")) if args.json.exists() else []
+    done = read_rows(args.json)
     if args.picture:
         picture(done, args.shape, args.picture)
     if args.table:
@@ -290,17 +288,14 @@ def main() -> int:
         for name, overrides in cases(base.recipe.pretrain.steps, base.recipe.model.layers).items()
         if (args.shape, name, seed) not in known and (not args.only or any(word in name for word in args.only))
     ]
-    args.json.parent.mkdir(parents=True, exist_ok=True)
-    threads = max(1, (os.cpu_count() or 1) // args.jobs)
-    with ThreadPoolExecutor(args.jobs) as pool, tqdm(total=len(queue), desc="cases") as bar:
-        try:
-            for future in as_completed([pool.submit(run_case, args, *item, threads) for item in queue]):
-                done.append(row := future.result())
-                write_atomically(args.json, "[\n" + ",\n".join(json.dumps(each) for each in done) + "\n]\n")
-                bar.write(f"{row['case']}, seed {row['seed']}: {row['validation'][-1][1]:.4f}")
-                bar.update()
-        finally:
-            pool.shutdown(cancel_futures=True)
+    run_queue(
+        args.json,
+        done,
+        queue,
+        lambda item, threads: run_case(args, *item, threads),
+        lambda row: f"{row['case']}, seed {row['seed']}: {row['validation'][-1][1]:.4f}",
+        args.jobs,
+    )
     print(table(done, args.shape))
     return 0
 
