@@ -8,7 +8,8 @@ masked_positions, labels, num_items_in_batch, gates, output_hidden_states. The o
 from torch import nn
 
 from pipeline.families.hf import build_model
-from pipeline.families.modeling_slim_bert import SlimBertForMaskedLM, SlimBertForSequenceClassification
+from pipeline.families.modeling_slim_bert import SlimBertForMaskedLM
+from pipeline.families.modeling_slim_bert_heads import SlimBertForSequenceClassification
 from pipeline.families.shape import EncoderShape, Shape
 from pipeline.families.stock import build_stock
 from pipeline.families.stock_model import StockModel

@@ -53,7 +53,7 @@ def stock_shape(config: PreTrainedConfig, head: Head) -> StockShape:
         if layer == 0:
             units[slot.group] += state[name].numel() // num_units(shape, slot.group, layer)
     behind = sum(
-        x.numel() for name, x in state.items() if x.dim() == 2 and not name.startswith(model.base_model_prefix)
+        x.numel() for name, x in state.items() if x.dim() == 2 and not name.startswith(f"{model.base_model_prefix}.")
     )
     if head.objective != "classification" and config.tie_word_embeddings:
         behind += config.vocab_size * hidden

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from pipeline.families.family import Slot, unit_size
-from pipeline.families.modeling_slim_bert import Gates, SlimBertCrossEntropy, label_count, mean_cross_entropy
+from pipeline.families.modeling_slim_bert import Gates, SlimBertCrossEntropy, label_count
+from pipeline.families.modeling_slim_bert_heads import SlimBertScores, mean_cross_entropy
 from pipeline.families.stock_shape import StockShape
 from pipeline.families.table import FAMILIES
 
@@ -30,13 +31,6 @@ class StockOutput:
     hidden_states: tuple[Tensor, ...] | None = None
 
 
-class ScoresInFp32(nn.Linear):
-    """A linear layer in fp32, whatever its weights are: scores in bf16 would have 8 bits to tell rows apart."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x.float(), self.weight.float(), None if self.bias is None else self.bias.float())
-
-
 class StockModel(nn.Module):
     """The model stands under `model`, so its tensors are called `model.*` here."""
 
@@ -49,7 +43,7 @@ class StockModel(nn.Module):
         modules = dict(model.named_modules())
         if shape.is_classifier:
             # The class alone decides how a linear layer computes; its parameters and hooks stay what they are.
-            modules[self._family.scores].__class__ = ScoresInFp32
+            modules[self._family.scores].__class__ = SlimBertScores
         else:
             modules[self._family.lm_head].register_forward_pre_hook(self._select)
         for name, (slot, layer) in self._family.find(dict(model.named_parameters()), shape).items():

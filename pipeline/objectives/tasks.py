@@ -60,7 +60,7 @@ def predictions_of(task: Task, logits: np.ndarray) -> np.ndarray:
     if broken:
         raise UserError(
             f"{broken} of {len(logits)} predictions for {task.name} are not finite: fine-tuning diverged; "
-            "lower finetune.lr, or check the model's weights"
+            "lower optimizer.lr, or check the model's weights"
         )
     return logits[:, 0] if task.is_regression else logits.argmax(axis=1)
 

@@ -245,7 +245,7 @@ def _told_apart(groups: Sequence[Finetuned]) -> list[tuple[str, str]]:
     told = []
     for one in groups:
         model = f"{one.model} ({_short_hash(one.model_files)})" if len(named[one.model]) > 1 else one.model
-        words = [f"{key.removeprefix('finetune.')} {json.dumps(one.settings.get(key))}" for key in differing]
+        words = [f"{key} {json.dumps(one.settings.get(key))}" for key in differing]
         words += [f"data {_short_hash(one.data)}"] if other_data else []
         told.append((model, ", ".join(words)))
     return told

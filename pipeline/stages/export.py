@@ -17,7 +17,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from data_prep.errors import UserError
-from pipeline.families import modeling_narrow, modeling_slim_bert
+from pipeline.families import modeling_narrow, modeling_slim_bert, modeling_slim_bert_heads
 from pipeline.families.head import MASKED_LM, Head
 from pipeline.families.hf import (
     config_from_shape,
@@ -82,12 +82,15 @@ def export_compact(
         return
     assert isinstance(shape, EncoderShape)
     config = config_from_shape(shape)
-    source = Path(modeling_slim_bert.__file__)
+    sources = [Path(module.__file__ or "") for module in (modeling_slim_bert, modeling_slim_bert_heads)]
     auto_class = head.auto_class
     config.architectures = [_CLASSES[auto_class]]
     config.classifier_pooler = shape.sentence_head or shape.pooler
     name_labels(config, head)
-    config.auto_map = {auto: f"{source.stem}.{name}" for auto, name in _CLASSES.items()}
+    core, heads = (source.stem for source in sources)
+    config.auto_map = {
+        auto: f"{core if hasattr(modeling_slim_bert, name) else heads}.{name}" for auto, name in _CLASSES.items()
+    }
     load = f"{auto_class}.from_pretrained(folder, trust_remote_code=True)"
     about = "Every layer has its own width, so the class comes with the weights (`modeling_slim_bert.py`)."
     others = ", ".join(f"`{auto}`" for auto in _CLASSES if auto not in ("AutoConfig", auto_class))
@@ -95,7 +98,8 @@ def export_compact(
     if shape.sentence_head:
         about += f"\nIt also has a sentence head: `sentence_logits` of the model's output. {_SENTENCE_CLASSES}"
     card = model_card(shape, ticket, about, load, head.objective)
-    write_folder(out_dir, state, config, files | {source.name: source.read_bytes(), "README.md": card})
+    code = {source.name: source.read_bytes() for source in sources}
+    write_folder(out_dir, state, config, files | code | {"README.md": card})
 
 
 def export_expanded(

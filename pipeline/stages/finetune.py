@@ -109,7 +109,7 @@ def plan_run(
                 "--model"
             )
     else:
-        folder, given = RunFolder(root / "runs" / (name or Path(model).resolve().name)), {}
+        folder, given = RunFolder(root / "runs" / (name or Path(model).name or Path(model).resolve().name)), {}
         if folder.recipe.exists():
             raise UserError(
                 f"{folder.root} is a run with a model of its own: name another place for fine-tunings of {model} with "

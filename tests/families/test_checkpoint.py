@@ -27,7 +27,8 @@ from data_prep.errors import UserError
 from pipeline.families.checkpoint import build_from, read_checkpoint, shape_of
 from pipeline.families.head import Head
 from pipeline.families.hf import build_model, config_from_shape, load_state, read_state
-from pipeline.families.modeling_slim_bert import SlimBertForMaskedLM, SlimBertForSequenceClassification
+from pipeline.families.modeling_slim_bert import SlimBertForMaskedLM
+from pipeline.families.modeling_slim_bert_heads import SlimBertForSequenceClassification
 from pipeline.families.models import build
 from pipeline.families.shape import EncoderShape
 from pipeline.families.stock import leaving_config

@@ -31,10 +31,12 @@ from pipeline.families.hf import (
     state_to_hf,
 )
 from pipeline.families.modeling_slim_bert import (
+    SlimBertModel,
+)
+from pipeline.families.modeling_slim_bert_heads import (
     SlimBertForMultipleChoice,
     SlimBertForSequenceClassification,
     SlimBertForTokenClassification,
-    SlimBertModel,
 )
 from pipeline.families.shape import EncoderShape, LayerShape
 

@@ -21,13 +21,15 @@ from pipeline.families.modeling_slim_bert import (
     SlimBertCrossEntropy,
     SlimBertDropout,
     SlimBertForMaskedLM,
+    SlimBertModel,
+    rotary_factors,
+    turned,
+)
+from pipeline.families.modeling_slim_bert_heads import (
     SlimBertForMultipleChoice,
     SlimBertForQuestionAnswering,
     SlimBertForSequenceClassification,
     SlimBertForTokenClassification,
-    SlimBertModel,
-    rotary_factors,
-    turned,
 )
 from pipeline.families.shape import EncoderShape, LayerShape
 from pipeline.training.optimizers import parameter_groups

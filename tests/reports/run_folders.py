@@ -209,7 +209,7 @@ def add_finetuning(
     place.mkdir(parents=True)
     values = {"task": task, "seed": seed, "model": str(model), "unit": "percent", "metrics": metrics}
     (place / "metrics.json").write_text(json.dumps(values))
-    settings = {"task": task, "seed": seed, "finetune": {"lr": lr, "epochs": 3}, "engine": {}}
+    settings = {"task": task, "seed": seed, "optimizer": {"lr": lr}, "pretrain": {"epochs": 3}, "engine": {}}
     inputs = {
         weights.name: hashlib.sha256(weights.read_bytes()).hexdigest(), "train_rows": train_rows, "dev_rows": "dev"
     }  # fmt: skip

@@ -240,15 +240,15 @@ def test_only_finetunings_that_differ_in_the_seed_alone_are_averaged(tmp_path: P
     nothing = ("\N{EN DASH}", "")
     spread = "\N{PLUS-MINUS SIGN}"
     assert {(row["model"], row["settings"].partition(", data")[0]): row["cells"] for row in rows[:3]} == {
-        ("the run's model", "lr 0.0001"): [("81.00", f"{spread} 1.41, 2 seeds"), ("81.00", "1 seed")],
-        (str(foreign), "lr 0.0001"): [("60.00", "1 seed"), ("62.00", "1 seed")],
-        ("the run's model", "lr 5e-05"): [("72.00", f"{spread} 2.83, 2 seeds"), nothing],
+        ("the run's model", "optimizer.lr 0.0001"): [("81.00", f"{spread} 1.41, 2 seeds"), ("81.00", "1 seed")],
+        (str(foreign), "optimizer.lr 0.0001"): [("60.00", "1 seed"), ("62.00", "1 seed")],
+        ("the run's model", "optimizer.lr 5e-05"): [("72.00", f"{spread} 2.83, 2 seeds"), nothing],
     }
     assert rows[3]["cells"] == [("50.00", "1 seed"), nothing]
-    assert rows[3]["settings"].partition(", data")[0] == "lr 0.0001"
+    assert rows[3]["settings"].partition(", data")[0] == "optimizer.lr 0.0001"
     assert rows[3]["settings"] != rows[0]["settings"]
     text = page_of(run, other).text
-    assert f"SST-2 {foreign} lr 0.0001, data" in text
+    assert f"SST-2 {foreign} optimizer.lr 0.0001, data" in text
 
 
 def test_a_model_that_was_exported_again_is_another_model(tmp_path: Path) -> None:

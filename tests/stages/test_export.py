@@ -103,6 +103,7 @@ def test_both_folders_compute_what_the_trained_model_does(
         "config.json",
         "model.safetensors",
         "modeling_slim_bert.py",
+        "modeling_slim_bert_heads.py",
         "special_tokens_map.json",
         "tokenizer.json",
         "tokenizer_config.json",

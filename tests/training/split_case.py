@@ -19,7 +19,8 @@ from safetensors.torch import save_file
 
 from data_prep.rows.shards import ShardReader
 from pipeline.families.hf import build_model
-from pipeline.families.modeling_slim_bert import SlimBertForMaskedLM, SlimBertForSequenceClassification
+from pipeline.families.modeling_slim_bert import SlimBertForMaskedLM
+from pipeline.families.modeling_slim_bert_heads import SlimBertForSequenceClassification
 from pipeline.objectives.classification import ClassificationLoader, Encoded, Inputs
 from pipeline.objectives.masked_lm import MaskedRows
 from pipeline.recipes import engine_config
