@@ -16,7 +16,7 @@ from pipeline.families.shape import Shape
 from pipeline.families.stock import random_shape
 from pipeline.layer_drop.switch import compile_layers
 from pipeline.objectives.objective import Objective, Vocabulary
-from pipeline.objectives.table import OBJECTIVES
+from pipeline.objectives.table import prepare
 from pipeline.recipes import engine_config
 from pipeline.recipes.recipe import Recipe
 from pipeline.runs.run import Run
@@ -77,7 +77,7 @@ def read_setting(run: Run, ranks: Ranks) -> Setting:
         sizes = run.recipe.stock_sizes(vocabulary.size, special)
         return random_shape(chosen.family, sizes, head, chosen.dropout, chosen.attention_dropout)
 
-    return Setting(run, ranks, checkpoint, OBJECTIVES[run.recipe.objective.name](run, ranks, shape_for))
+    return Setting(run, ranks, checkpoint, prepare(run, ranks, shape_for))
 
 
 def build_engine(model: nn.Module, engine: dict[str, Any], recipe: Recipe, ranks: Ranks) -> Engine:
