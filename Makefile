@@ -47,7 +47,7 @@ pretrain: $(READY) ## All stages: data, search, draw, pretrain, export, report
 
 finetune: $(READY) ## A model on a task: MODEL=folder-or-hub-name (or RUN=name) TASK=MRPC GLUE=folder SEED=0 SET="search.enabled=true"
 	@$(BIN)/python -m pipeline finetune --task $(or $(TASK),SST-2) --seed $(or $(SEED),0) \
-		$(if $(MODEL),--model $(MODEL) --ds $(DS)$(if $(filter-out file,$(origin RUN)), --run $(RUN)),--run $(RUN)) \
+		$(if $(MODEL),--model $(MODEL) --ds $(DS)$(if $(filter-out file,$(origin RUN)), --run $(RUN)),--run $(RUN)$(if $(filter-out file,$(origin DS)), --ds $(DS))) \
 		$(if $(filter-out file,$(origin RECIPE)),--recipe $(RECIPE)) \
 		$(if $(or $(GLUE),$(DATA)),--data $(or $(GLUE),$(DATA))) $(if $(FORCE),--force) $(SET)
 

@@ -66,7 +66,7 @@ def write_rows(args: argparse.Namespace, task: str) -> None:
         content = gzip.decompress(content) if source.suffix == ".gz" else content
         lines = content.splitlines(keepends=True)
         if split == "train" and args.rows:
-            lines = lines[: args.rows + 1]  # and the header
+            lines = lines[: args.rows + (TASKS[task].header is None)]  # and the header, where the file has one
         target = args.root / "rows" / task / f"{split}.tsv"
         target.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(target, b"".join(lines).decode("utf-8"))
@@ -122,6 +122,10 @@ def main() -> int:
         parser.error("--model and --data are needed")
     for task in args.tasks:
         write_rows(args, task)
+    given = {"model": args.model.name, "rows": args.rows, "set": args.set, "ds": args.ds}
+    for row in done:
+        if other := {key: row[key] for key in given if row[key] != given[key]}:
+            parser.error(f"{args.json} has rows made with {other}: give this run a --json and a --root of its own")
     known = {(row["task"], row["arm"], row["seed"]) for row in done}
     wanted = [(task, arm, seed) for task in args.tasks for seed in args.seeds for arm in ARMS]
     run_queue(

@@ -91,6 +91,11 @@ def main() -> int:
         return 0
     if "mini" in args.recipes and args.data is None:
         parser.error("mini needs --data")
+    for row in done:
+        if row["set"] != args.set or row["ds"] != args.ds:
+            parser.error(
+                f"{args.json} has rows made with other settings: give this run a --json and a --root of its own"
+            )
     known = {(row["recipe"], row["positions"], row["arm"], row["seed"]) for row in done}
     # Both kinds of positions of a case stand beside each other, so that two jobs time them under the same load.
     wanted = [

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 from data_prep.errors import UserError, refusal
+from pipeline.families.head import AUTO_CLASSES
 from pipeline.recipes.engine_config import load_with_recipe
 from pipeline.recipes.recipe import load_recipe, resolve_sources
 from pipeline.runs.folder import RunFolder
@@ -220,15 +221,18 @@ def _status(root: Path, name: str | None) -> int:
 
 
 def _closing_words(run: Run) -> None:
-    name, slim = run.folder.root.name, run.recipe.search.enabled
-    zeros = ", zeros where units were cut" if slim else ""
-    print(
+    name, slim, objective = run.folder.root.name, run.recipe.search.enabled, run.recipe.objective.name
+    own = ", trust_remote_code=True" if any(run.folder.model.glob("modeling_*.py")) else ""
+    words = [
         f"{'slim' if slim else 'dense'} model:  {run.folder.model} "
-        "(AutoModelForMaskedLM.from_pretrained(..., trust_remote_code=True))\n"
-        f"stock model: {run.folder.model_expanded} (plain transformers{zeros})\n"
-        f"next: open {run.folder.report}; fine-tune with "
-        f"`make finetune RUN={name} TASK=SST-2 GLUE=folder-of-GLUE-tsvs`; see `make status`"
-    )
+        f"({AUTO_CLASSES[objective]}.from_pretrained(...{own}))"
+    ]
+    if run.folder.model_expanded.is_dir():
+        zeros = ", zeros where units were cut" if slim else ""
+        words.append(f"stock model: {run.folder.model_expanded} (plain transformers{zeros})")
+    tune = f"; fine-tune with `make finetune RUN={name} TASK=SST-2 GLUE=folder-of-GLUE-tsvs`"
+    words.append(f"next: open {run.folder.report}{'' if objective == 'classification' else tune}; see `make status`")
+    print("\n".join(words))
 
 
 def cli() -> None:

@@ -139,7 +139,7 @@ def test_other_ways_to_search_and_rewind(home: Path) -> None:
         "l1": ("search.score=l1", "pretrain.rewind=inherit"),
         "magnitude": ("search.score=magnitude", "search.draw=fixed", "pretrain.rewind=reinit", "model.norm=post"),
         "random": ("search.score=random", "optimizer.name=adamw", "ticket.flops=0.7"),
-        "borrowed": ("search.run=l1", "search.score=l1", "pretrain.rewind=inherit", "ticket.neurons=0.6"),
+        "borrowed": ("search.run=l1", "search.score=l1", "ticket.neurons=0.6"),
         "step": ("search.max_steps=4", "search.draw=fixed", "pretrain.rewind=step", "pretrain.rewind_step=2"),
     }
     for name, run in zip(ways, trained(home, ways), strict=True):

@@ -18,4 +18,5 @@ _SLOTS = (
 BERT = Family("bert", _SLOTS, lm_head="cls")
 ROBERTA = Family("roberta", _SLOTS, scores="classifier.out_proj", first_position=1)
 ROBERTA_PRELAYERNORM = Family("roberta-prelayernorm", _SLOTS, scores="classifier.out_proj", first_position=1)
-ESM = Family("esm", _SLOTS, scores="classifier.out_proj")
+# What our encoder with rotary positions leaves as. Its embeddings take no mask of packed rows: it is not trained here.
+ESM = Family("esm", _SLOTS, objectives=())

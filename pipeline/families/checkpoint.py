@@ -10,7 +10,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from transformers import AutoConfig, PreTrainedConfig
+from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig
 
 from data_prep.errors import UserError
 from pipeline.families.family import Family
@@ -89,11 +89,11 @@ def shape_of(checkpoint: Checkpoint, head: Head, dropout: float, attention_dropo
         if isinstance(config, SlimBertConfig):
             return _slim_shape(checkpoint, config, head, dropout, attention_dropout)
         family = family_of(config, head)
-        set_dropout(config, family, dropout, attention_dropout)
+        set_dropout(config, head, dropout, attention_dropout)
         _check_padding(checkpoint, family)
         if head.objective == "classification" and config.pad_token_id is None:
             # GPT-2 has none, and its classifier looks for the last token that is not padding.
-            config.pad_token_id = config.eos_token_id
+            config.pad_token_id = _padding_of_tokenizer(checkpoint.folder, config.eos_token_id)
         narrow = getattr(config, "narrow", None)
         dense = stock_shape(config, head)
         return dense if narrow is None else dense.with_layers(layers_of(narrow, dense))
@@ -106,6 +106,15 @@ def shape_of(checkpoint: Checkpoint, head: Head, dropout: float, attention_dropo
 def _check_padding(checkpoint: Checkpoint, family: Family) -> None:
     if family.first_position is not None and checkpoint.config.pad_token_id is None:
         raise ValueError("the config has no pad_token_id; set it to the padding id of the tokenizer")
+
+
+def _padding_of_tokenizer(folder: Path, otherwise: int) -> int:
+    """The id that the folder's tokenizer pads with; `otherwise` where it does not."""
+    try:
+        found = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False).pad_token_id
+    except Exception as error:  # of many kinds, and told again when the tokenizer is read to be used
+        raise ValueError(f"transformers cannot read its tokenizer: {' '.join(str(error).split())}") from error
+    return otherwise if found is None else int(found)
 
 
 def _slim_shape(

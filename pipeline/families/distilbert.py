@@ -19,5 +19,6 @@ FAMILY = Family(
     neurons="hidden_dim",
     dropouts=("dropout",),
     attention_dropouts=("attention_dropout",),
+    classifier_dropout="seq_classif_dropout",
     lm_head="vocab_transform",
 )

@@ -44,10 +44,10 @@ class Slot:
 class Family:
     """`{layer}` in a slot's name stands for the layer's number; whatever precedes the name is a prefix.
 
-    Fields of a transformers config: `heads` and `neurons` count them in a layer, `dropouts` and `attention_dropouts`
-    are its probabilities. `ffn_matrices` are as many matrices as a neuron has a row or column in. `lm_head`: the module
-    that takes the last hidden states to logits or towards them; `scores`: the last matrix of a classifier.
-    `first_position`: how far behind the padding id the ids of positions begin; None where they begin at 0.
+    Fields of a transformers config: `heads` and `neurons` count them in a layer, `dropouts`, `attention_dropouts` and
+    `classifier_dropout` are its probabilities. `ffn_matrices` are as many matrices as a neuron has a row or column in.
+    `lm_head`: the module that takes the last hidden states to logits or towards them; `scores`: the last matrix of a
+    classifier. `first_position`: how far behind the padding id the ids of positions begin; None where they begin at 0.
     """
 
     name: str
@@ -58,6 +58,7 @@ class Family:
     ffn_matrices: int = 2
     dropouts: tuple[str, ...] = ("hidden_dropout_prob",)
     attention_dropouts: tuple[str, ...] = ("attention_probs_dropout_prob",)
+    classifier_dropout: str = "classifier_dropout"
     lm_head: str = "lm_head"
     scores: str = "classifier"
     first_position: int | None = None

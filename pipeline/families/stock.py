@@ -31,6 +31,8 @@ def family_of(config: PreTrainedConfig, head: Head) -> Family:
         raise ValueError(f"model type {config.model_type!r} is of no family known here: {', '.join(FAMILIES)}")
     if getattr(config, "add_cross_attention", False):
         raise ValueError("a model with cross-attention has units that no family here describes")
+    if not family.objectives:
+        raise ValueError(f"{family.name} models are written here and not trained")
     if head.objective not in family.objectives:
         raise ValueError(f"{family.name} models learn {' or '.join(family.objectives)}, not {head.objective}")
     return family
@@ -178,13 +180,15 @@ def random_shape(
     if family.first_position is not None:
         fields["max_position_embeddings"] += fields["pad_token_id"] + family.first_position
     config = AutoConfig.for_model(name, **fields)
-    set_dropout(config, family, dropout, attention_dropout)
+    set_dropout(config, head, dropout, attention_dropout)
     return stock_shape(config, head)
 
 
-def set_dropout(config: PreTrainedConfig, family: Family, dropout: float, attention_dropout: float) -> None:
-    """Give all dropouts of a config these probabilities, under the family's names for them."""
-    for name in family.dropouts:
+def set_dropout(config: PreTrainedConfig, head: Head, dropout: float, attention_dropout: float) -> None:
+    """Give all dropouts that a model with this head has these probabilities, under its family's names for them."""
+    family = FAMILIES[config.model_type]
+    names = (*family.dropouts, *([family.classifier_dropout] if head.objective == "classification" else []))
+    for name in names:
         setattr(config, name, dropout)
     for name in family.attention_dropouts:
         setattr(config, name, attention_dropout)

@@ -73,7 +73,7 @@ class StockModel(nn.Module):
         inputs: dict[str, Any] = {"input_ids": input_ids, "attention_mask": attention_mask}
         if token_type_ids is not None:
             inputs["token_type_ids"] = token_type_ids
-        if position_ids is not None and self.shape.family != "esm":  # rotary, and counts by itself
+        if position_ids is not None:
             first = self._family.first_position
             inputs["position_ids"] = position_ids + (0 if first is None else self.shape.pad_token_id + first)
         if document_ids is not None:

@@ -82,9 +82,9 @@ class StockShape:
         return longest if first is None else longest - self.pad_token_id - first
 
     @property
-    def row_limit(self) -> int | None:
-        """Tokens in the longest row that can be computed; None for ESM, which turns queries and keys."""
-        return None if self.family == "esm" else self.max_row_length
+    def row_limit(self) -> int:
+        """Tokens in the longest row that can be computed."""
+        return self.max_row_length
 
     @property
     def is_classifier(self) -> bool:

@@ -58,7 +58,7 @@ def convert(old: Path, new: Path) -> list[str]:
         build_from(checkpoint, shape, head, seed=0)
         vocab_size = shape.vocab_size
         lines += _write_tokenizer(old, partial)
-        read_tokenizer(partial, vocab_size)
+        read_tokenizer(partial, vocab_size, with_pairs=False)
         _flush(partial)
         partial.rename(new)
         fsync_folder(new.parent)

@@ -19,6 +19,7 @@ from data_prep.errors import UserError
 from data_prep.files import write_atomically
 from pipeline.families.head import Head
 from pipeline.families.model_files import fetch
+from pipeline.families.table import FAMILIES
 from pipeline.objectives.objective import Objective, ShapeFor
 from pipeline.objectives.tasks import Example, Task, predictions_of, score
 from pipeline.objectives.texts import read_texts
@@ -57,11 +58,11 @@ class Encoded:
         return np.diff(self.offsets)
 
 
-def read_tokenizer(folder: Path, vocab_size: int, with_pairs: bool = True) -> Tokenizer:
+def read_tokenizer(folder: Path, vocab_size: int, with_pairs: bool = True, causal: bool = False) -> Tokenizer:
     """The tokenizer of a model folder, as transformers makes it of tokenizer.json and the files beside it.
 
     Raises UserError when transformers cannot, when it does not fit the model's vocabulary, or has no template for
-    pairs that sets them apart, where there are any.
+    pairs that sets them apart, where there are any, or for texts, where the model is not a `causal` one.
     """
     path = folder / "tokenizer.json"
     if not path.is_file():
@@ -88,6 +89,11 @@ def read_tokenizer(folder: Path, vocab_size: int, with_pairs: bool = True) -> To
     if largest >= vocab_size:
         raise UserError(f"{path} gives ids up to {largest}, but the model beside it has {vocab_size} embeddings")
     added = [tokenizer.num_special_tokens_to_add(is_pair) for is_pair in (False, True)]
+    if not causal and added[0] < 1:
+        raise UserError(
+            f"{path} adds no special token to a text; the classifier of an encoder looks at one, [CLS] a [SEP] (the "
+            "post_processor of the file)"
+        )
     if with_pairs and added[1] < 1:
         raise UserError(
             f"{path} adds no special tokens to a pair, so that nothing would tell its two texts apart; a classifier of "
@@ -278,7 +284,8 @@ def prepare(run: Run, ranks: Ranks, shape_for: ShapeFor) -> Objective:
     shape = shape_for(head, None)
     assert recipe.model.checkpoint is not None  # the recipe has looked
     folder = fetch(recipe.model.checkpoint, recipe.model.revision)
-    tokenizer = read_tokenizer(folder, shape.vocab_size, task.is_pair)
+    causal = "causal-lm" in FAMILIES[shape.family].objectives
+    tokenizer = read_tokenizer(folder, shape.vocab_size, task.is_pair, causal)
     max_length = min(chosen.max_length, shape.row_limit or chosen.max_length)
     _check_length(folder, task, max_length, tokenizer)
 

@@ -19,10 +19,11 @@ class Texts:
     dev: list[Example]
 
     def hashes(self) -> dict[str, str]:
-        """SHA-256 of what a training reads, a split."""
+        """SHA-256 of what a training reads, a split; of the dev rows with the words for labels and metrics."""
+        said = [[*self.task.label_names], [*self.task.metrics]]
         return {
-            f"{split}_rows": sha256_json([(e.first, e.second, e.label) for e in rows])
-            for split, rows in (("train", self.train), ("dev", self.dev))
+            "train_rows": sha256_json([(e.first, e.second, e.label) for e in self.train]),
+            "dev_rows": sha256_json([said, [(e.first, e.second, e.label) for e in self.dev]]),
         }
 
 

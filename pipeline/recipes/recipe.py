@@ -65,7 +65,7 @@ class Recipe(Section):
         corpus, sentence = self.corpus, self.objective.sentence
         if sentence != "none" and corpus.packing != "pairs":
             raise ValueError(f'objective.sentence ({sentence!r}) needs corpus.packing "pairs", not {corpus.packing!r}')
-        if sentence != "none" and self.model.token_types < 2:
+        if sentence != "none" and self.model.checkpoint is None and self.model.token_types < 2:
             raise ValueError(
                 f"objective.sentence ({sentence!r}) needs model.token_types 2 or more, not {self.model.token_types}"
             )
@@ -82,13 +82,17 @@ class Recipe(Section):
     @model_validator(mode="after")
     def objective_fits(self) -> Self:
         name, family = self.objective.name, FAMILIES[self.model.family]
-        if name != "masked-lm" and self.objective.sentence != "none":
-            raise ValueError(f'objective.sentence ({self.objective.sentence!r}) goes with the objective "masked-lm"')
+        if self.objective.sentence != "none" and (name != "masked-lm" or self.model.checkpoint is not None):
+            raise ValueError(
+                f"objective.sentence ({self.objective.sentence!r}) goes with masked-lm from random weights only"
+            )
         if name == "classification":
             if self.model.checkpoint is None:
                 raise ValueError('the objective "classification" needs model.checkpoint, a model to fine-tune')
             if self.task.name is None and self.task.source is None:
                 raise ValueError('the objective "classification" needs task.name or task.source')
+        elif self.model.checkpoint is not None and self.corpus.tokenizer is not None:
+            raise ValueError("corpus.tokenizer beside model.checkpoint: a checkpoint brings its own tokenizer")
         elif self.task != Task():
             raise ValueError(f'[task] is for the objective "classification", not {name!r}')
         if self.model.checkpoint is None and name not in family.objectives:
@@ -123,16 +127,32 @@ class Recipe(Section):
             raise ValueError(f"ticket: {error}") from error
         if not self.search.enabled and self.pretrain.rewind != "init":
             raise ValueError(f"pretrain.rewind ({self.pretrain.rewind!r}) needs a search; search.enabled is false")
-        if (self.pretrain.rewind_step or 0) > self.search.max_steps and self.search.epochs is None:
+        if self.search.run is not None and self.pretrain.rewind in ("step", "inherit"):
             raise ValueError(
-                f"pretrain.rewind_step ({self.pretrain.rewind_step}) exceeds search.max_steps ({self.search.max_steps})"
+                f"pretrain.rewind {self.pretrain.rewind!r} needs a search of its own: another run's (search.run) may "
+                "have kept the weights of another step"
             )
+        if counted and self.pretrain.rewind_step is not None:
+            self._check_rewind_step(self.pretrain.rewind_step)
         if counted and self.pretrain.rewind == "inherit" and self.search.max_steps == self.pretrain.steps:
             raise ValueError(
                 f"search.max_steps ({self.search.max_steps}) may leave none of pretrain.steps ({self.pretrain.steps}) "
                 'to pretrain.rewind "inherit", which goes on where the search ends'
             )
         return self
+
+    def _check_rewind_step(self, step: int) -> None:
+        search = self.search
+        if step > search.max_steps or step >= self.pretrain.steps:
+            raise ValueError(
+                f"pretrain.rewind_step ({step}) exceeds search.max_steps ({search.max_steps}) or leaves none of "
+                f"pretrain.steps ({self.pretrain.steps})"
+            )
+        if search.draw == "settle" and step > search.guard_steps:
+            raise ValueError(
+                f"the search may settle before pretrain.rewind_step ({step}): at most search.guard_steps "
+                f'({search.guard_steps}), or search.draw = "fixed"'
+            )
 
     @model_validator(mode="after")
     def every_layer_is_trained(self) -> Self:
@@ -261,7 +281,7 @@ class Recipe(Section):
                 'model.norm = "pre"'
             )
         waits = drop.schedule.theta_at(np.arange(self.pretrain.steps)) == 0 if drop else np.zeros(1, bool)
-        if (~waits[:-1] & waits[1:]).any() or (waits.any() and self.pretrain.rewind == "inherit"):
+        if (~waits[:-1] & waits[1:]).any() or (waits.any() and self.pretrain.rewind in ("step", "inherit")):
             found.append(
                 "layer_drop leaves layers out after they were trained; they come back as they were, to others that "
                 'have gone on. A network grows where they wait from the first step, without rewind "inherit"'
@@ -302,7 +322,7 @@ def load_recipe(name_or_path: str, overrides: list[str] | None = None) -> Recipe
     values = _read(path)
     scales = [text.partition("=")[2].strip() for text in overrides or [] if text.partition("=")[0].strip() == "scale"]
     for scale in scales:
-        values = _scaled(values, scale)
+        values = _scaled(values, scale, from_checkpoint=any(x.startswith("model.checkpoint=") for x in overrides or []))
     for override in overrides or []:
         if override.partition("=")[0].strip() != "scale":
             apply_override(values, override)
@@ -347,8 +367,11 @@ def _over(values: dict[str, Any], base: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _scaled(values: dict[str, Any], scale: str) -> dict[str, Any]:
-    """A recipe's values at another scale: with a corpus of its own, and long rows as many times as long as before."""
+def _scaled(values: dict[str, Any], scale: str, from_checkpoint: bool) -> dict[str, Any]:
+    """A recipe's values at another scale: with a corpus of its own, and long rows as many times as long as before.
+
+    The model of a checkpoint stays as large as it is.
+    """
     path = RECIPES / "scales" / f"{scale}.toml"
     if not path.exists():
         known = ", ".join(sorted(p.stem for p in path.parent.glob("*.toml")))
@@ -356,6 +379,8 @@ def _scaled(values: dict[str, Any], scale: str) -> dict[str, Any]:
     small = _read(path)
     if values.get("objective", {}).get("name") == "classification":
         return _over({"pretrain": {"epochs": 1}}, values)  # the size of a checkpoint and of its task is given
+    if from_checkpoint:
+        del small["model"]
     scaled = _over(small, values)
     for section in small:  # a scale counts in steps
         for key in ("epochs", "every_epochs"):

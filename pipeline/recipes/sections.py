@@ -18,6 +18,7 @@ def _read_ratio(value: Any) -> Any:
 
 Share = Annotated[float, BeforeValidator(_read_ratio)]
 Fraction = Annotated[Share, Field(ge=0, le=1)]
+Words = Annotated[tuple[str, ...], BeforeValidator(lambda value: value.split(",") if isinstance(value, str) else value)]
 Count = Annotated[int, Field(ge=1)]
 Rate = Annotated[float, Field(gt=0)]
 
@@ -144,8 +145,9 @@ class Model(Section):
 
     @model_validator(mode="after")
     def one_start(self) -> Self:
-        if self.family not in FAMILIES:
-            raise ValueError(f"family {self.family!r} is none of {', '.join(FAMILIES)}")
+        trained = [family.name for family in FAMILIES.values() if family.objectives]
+        if self.family not in trained:
+            raise ValueError(f"family {self.family!r} is none of {', '.join(trained)}")
         if self.revision is not None and self.checkpoint is None:
             raise ValueError("revision belongs to a checkpoint on the hub")
         free = {"checkpoint", "revision", "dropout", "attention_dropout"}
@@ -205,10 +207,10 @@ class Task(Section):
 
     name: str | None = None
     source: str | None = None
-    text: tuple[str, ...] = ()
+    text: Words = ()
     label: str = "label"
     dev: str | None = None
-    metrics: tuple[str, ...] = ()
+    metrics: Words = ()
     max_length: Annotated[int, Field(ge=16)] = 128
 
 

@@ -355,11 +355,12 @@ def _searching(recipe: Recipe) -> str:
     else:
         steps = f"over {recipe.pretrain.steps:,} steps from step 0 on"
         searching = f"the same schedule {steps}, but a layer is skipped for a whole step"
-    if recipe.pretrain.rewind != "inherit":
+    if recipe.pretrain.rewind not in ("step", "inherit"):
         return f"{searching}; pre-training begins at step 0"
     if recipe.layer_drop.after_search == "restart":
         return f"{searching}; pre-training goes on with its weights and begins the schedule anew"
-    return f"{searching}; pre-training goes on where the search ends"
+    where = "the search ends" if recipe.pretrain.rewind == "inherit" else f"step {recipe.pretrain.rewind_step:,} was"
+    return f"{searching}; pre-training goes on where {where}"
 
 
 # Training

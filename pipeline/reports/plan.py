@@ -84,8 +84,12 @@ def plan(name: str, overrides: list[str], ds: str, ranks: int, out: Path) -> int
     if out.suffix not in _ENDINGS:
         raise UserError(f"the picture {out} (--out) ends in {out.suffix!r}, wanted one of {', '.join(_ENDINGS)}")
     engine, recipe, notes = load_with_recipe(ds, load_recipe(name, overrides))
-    if recipe.model.checkpoint is not None or recipe.pretrain.epochs is not None:
-        key = "model.checkpoint" if recipe.model.checkpoint is not None else "pretrain.epochs"
+    given = {
+        "model.checkpoint": recipe.model.checkpoint,
+        "pretrain.epochs": recipe.pretrain.epochs,
+        "search.epochs": recipe.search.epochs if recipe.search.enabled else None,
+    }
+    for key in (key for key, value in given.items() if value is not None):
         raise UserError(f"a plan is made of sizes and steps that the recipe says itself, and this one says {key}")
     outlook = look_ahead(recipe, Path(name).stem, ranks, engine)
     for note in notes:

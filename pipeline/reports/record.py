@@ -243,9 +243,12 @@ class RunRecord:
         return Masks(steps, {group: np.stack(masks) for group, masks in rows.items()})
 
     def first_step(self, stage: str) -> int:
-        """The step a stage begins after: the ticket's where pre-training goes on with the search's weights, else 0."""
-        inherits = stage == "pretrain" and self.recipe and self.recipe.pretrain.rewind == "inherit"
-        return self.ticket.step if inherits and self.ticket else 0
+        """The step a stage begins after: that of the search's weights which pre-training goes on with, else 0."""
+        if stage != "pretrain" or self.recipe is None or self.ticket is None:
+            return 0
+        return {"inherit": self.ticket.step, "step": self.recipe.pretrain.rewind_step or 0}.get(
+            self.recipe.pretrain.rewind, 0
+        )
 
 
 def read_run(root: Path) -> RunRecord:

@@ -13,7 +13,7 @@ from pipeline.reports.record import Finetuned, RunRecord, StageRecord, flat_valu
 
 NOTHING = "\N{EN DASH}"
 # What is predicted, on which rows: of recipes that differ here, losses are of different tasks.
-_DECIDE_LOSS = ("objective.", "corpus.", "evaluation.rows")
+_DECIDE_LOSS = ("objective.", "task.", "corpus.", "evaluation.rows")
 STAGES = {"search": "search", "pretrain": "pre-training"}
 
 
@@ -44,7 +44,7 @@ def dense_forward_flops(run: RunRecord) -> float | None:
 def _flops(run: RunRecord, shape: Shape | None) -> float | None:
     if shape is None or run.recipe is None:
         return None
-    return shape.forward_flops_per_token(run.recipe.corpus.row_length, run.recipe.predicted_share)
+    return shape.forward_flops_per_token(run.recipe.row_length, run.recipe.predicted_share)
 
 
 def total_seconds(run: RunRecord) -> float | None:
@@ -68,7 +68,7 @@ def ticket_kept(run: RunRecord) -> float | None:
         return float(known)
     if run.ticket is None or run.recipe is None:
         return None
-    row_length = run.recipe.corpus.row_length
+    row_length = run.recipe.row_length
     slim, dense = run.ticket.slim_shape(), run.ticket.dense_shape
     return slim.encoder_flops_per_token(row_length) / dense.encoder_flops_per_token(row_length)
 

@@ -68,9 +68,15 @@ class RunFolder:
         return self.root / "report.html"
 
     def beside(self, name: str) -> "RunFolder":
-        """The folder of the run of that name beside this one; of a fine-tuning that of the same task and seed."""
-        top = self.root.parents[2] if self.root.parent.parent.name == "finetune" else self.root
-        return RunFolder(top.parent / name / self.root.relative_to(top))
+        """The folder of the run of that name beside this one."""
+        return RunFolder(self.root.parent / name)
+
+    @property
+    def name(self) -> str:
+        """The run's name; of a fine-tuning with its task and seed."""
+        if self.root.parent.parent.name == "finetune":
+            return "-".join(self.root.parts[-4:])
+        return self.root.name
 
     def finetune(self, task: str, seed: int) -> Path:
         return self.root / "finetune" / task / f"seed-{seed}"

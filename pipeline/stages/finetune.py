@@ -3,6 +3,7 @@
 Search and draw (where the recipe has a search), training and export in one process, and the figures of all in one file.
 """
 
+import gc
 import json
 import shutil
 import time
@@ -13,7 +14,7 @@ from typing import Any
 
 from data_prep.errors import UserError
 from data_prep.files import write_atomically
-from data_prep.manifest import read_manifest, write_manifest
+from data_prep.manifest import is_done, read_manifest, write_manifest
 from pipeline.families import model_files
 from pipeline.objectives.classification import PREDICTIONS
 from pipeline.objectives.texts import Texts, find_name, read_texts
@@ -62,7 +63,8 @@ def finetune(
     with started_ranks() as ranks:
         settings, inputs = contract(run, texts)
         if ranks.is_main:
-            read_setting(run, ranks).build_dense()  # whatever is wrong is said before the folder is there
+            if force or not is_done(folder, "finetune", settings, inputs):
+                read_setting(run, ranks).build_dense()  # whatever is wrong is said before the folder is there
             folder.mkdir(parents=True, exist_ok=True)
         # The seed's own lock: other tasks and seeds may be at work beside it.
         with exclusive(folder) if ranks.is_main else nullcontext():
@@ -75,6 +77,7 @@ def finetune(
                 run.save()
             for stage in stages_of(run.recipe):
                 do_stage(stage, run, ranks)
+                gc.collect()  # an engine holds itself: the next one shall find its memory free
             if ranks.is_main:
                 results = summary(run, texts, seed, ranks, started)
                 write_manifest(folder, "finetune", settings, inputs, started, results)
@@ -120,6 +123,8 @@ def plan_run(
     recipe_read = load_recipe(recipe, [*chosen, *overrides])
     if engine is not None or not given:
         given, recipe_read, _ = load_with_recipe(engine or "cpu", recipe_read)
+    if recipe_read.search.run is not None:
+        raise UserError("search.run is for pre-training: a fine-tuning leaves no weights that another could cut")
     texts = read_texts(recipe_read.task)
     place = RunFolder(folder.finetune(texts.task.name, seed))
     return replace(Run.of(root, folder.root.name, recipe_read, given), folder=place), texts

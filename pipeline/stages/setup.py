@@ -147,4 +147,4 @@ def tracker_for(run: Run, stage: str, folder: Path, ranks: Ranks) -> Tracker:
     if not ranks.is_main:
         return NoTracker()
     config = {"recipe": run.recipe.model_dump(mode="json"), "engine": run.engine, "world_size": ranks.world_size}
-    return Tracker.start(folder, stage, run.folder.root.name, run.recipe.tracking, config)
+    return Tracker.start(folder, stage, run.folder.name, run.recipe.tracking, config)

@@ -59,6 +59,8 @@ def _training_settings(run: Run) -> dict[str, Any]:
         kept["task"] = recipe["task"]
     if run.recipe.pretrain.epochs is not None:
         kept["epochs"] = run.recipe.pretrain.epochs
+    if run.recipe.corpus.long_row_length is not None:
+        kept["long_fraction"] = run.recipe.corpus.long_fraction
     return kept | {"steps": run.recipe.pretrain.steps, "engine": run.engine}
 
 
@@ -113,8 +115,11 @@ def _shards(run: Run) -> dict[str, Any]:
 
 
 def _scores(run: Run) -> dict[str, Any]:
+    other = run.recipe.search.run
+    if other is not None and read_manifest(run.search.search) is None:
+        raise UserError(f"search.run ({other}): there is no finished search in {run.search.root}")
     results = _results(run, "search", run.search.search)
-    if run.recipe.search.run is not None:
+    if other is not None:
         _check_borrowed(run)
     return {"scores": results["scores_sha256"]}
 
@@ -126,7 +131,9 @@ def _check_borrowed(run: Run) -> None:
     wanted = {"settings": _search_settings(run), "inputs": _data(run)}
     found = {"settings": manifest["settings"], "inputs": manifest["inputs"]}
     # What is kept for a rewind, and how much is cut, changes no score; neither does what is only drawn later.
-    drawn_by = ("run", "draw", "max_steps", "guard_steps", "queue", "threshold", "on_unsettled")
+    drawn_by = ["run", "draw", "guard_steps", "queue", "threshold", "on_unsettled"]
+    if run.recipe.search.l1_decay == "constant":
+        drawn_by.append("max_steps")
     free = (
         "settings.ticket.",
         "settings.inherited",

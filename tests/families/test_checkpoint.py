@@ -34,7 +34,7 @@ from pipeline.families.shape import EncoderShape
 from pipeline.families.stock import leaving_config
 from pipeline.objectives.glue import TASKS
 from pipeline.tickets.surgery import slice_state
-from tests.objectives.material import SHAPE, write_model
+from tests.objectives.material import SHAPE, tokenizer, write_model
 from tests.tickets.make import random_ticket
 
 SMALL = {
@@ -299,6 +299,28 @@ def test_a_narrow_folder_is_gone_on_from(tmp_path: Path) -> None:
     assert "is kept" in notes
     ids = torch.tensor([[2, 4, 3], [2, 5, 3]])
     torch.testing.assert_close(again.eval()(ids).logits, slim(ids).logits)
+
+
+def test_a_gpt2_is_padded_as_its_tokenizer_pads(tmp_path: Path) -> None:
+    save(transformers.GPT2Model(GPT2Config(vocab_size=40, n_embd=16, n_layer=2, n_head=4, eos_token_id=7)), tmp_path)
+    made = tokenizer()
+    made.save(str(tmp_path / "tokenizer.json"))
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "PreTrainedTokenizerFast"}))
+    checkpoint = read_checkpoint(tmp_path)
+    assert shape_of(checkpoint, head_of("RTE"), 0.0, 0.0).pad_token_id == 7
+    said = {"tokenizer_class": "PreTrainedTokenizerFast", "pad_token": "[PAD]", "sep_token": "[SEP]"}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(said))
+    assert shape_of(read_checkpoint(tmp_path), head_of("RTE"), 0.3, 0.0).pad_token_id == 0
+
+
+def test_every_dropout_is_the_recipes(tmp_path: Path) -> None:
+    for number, config in enumerate(
+        (BertConfig(**SMALL, classifier_dropout=0.5), DistilBertConfig(vocab_size=40, dim=16, n_layers=2, n_heads=4))
+    ):
+        save(transformers.AutoModel.from_config(config), tmp_path / str(number))
+        model, _ = built(tmp_path / str(number), "RTE", dropout=0.0)
+        rates = [each.p for each in model.modules() if isinstance(each, torch.nn.Dropout)]
+        assert set(rates) == {0.0}
 
 
 def test_the_sizes_of_classifiers(tmp_path: Path) -> None:

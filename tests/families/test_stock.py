@@ -45,6 +45,7 @@ CASES = {
     "bert": Case("BertConfig", COMMON | TABLE, "masked-lm"),
     "bert-classifier": Case("BertConfig", COMMON | TABLE, "classification"),
     "roberta": Case("RobertaConfig", COMMON | TABLE, "masked-lm"),
+    "roberta-prelayernorm": Case("RobertaPreLayerNormConfig", COMMON | TABLE, "masked-lm"),
     "distilbert": Case(
         "DistilBertConfig",
         {"vocab_size": 50, "n_layers": 3, "n_heads": 4, "dim": 16, "hidden_dim": 32, "max_position_embeddings": 24},
@@ -289,7 +290,7 @@ def test_packed_rows_are_what_their_documents_are_alone(name: str) -> None:
         alone = []
         for row, number in ((0, 1), (0, 2), (1, 1), (1, 2)):
             document = ids[row][documents[row] == number][None]
-            first = 0 if shape.family not in ("roberta",) else shape.pad_token_id + 1
+            first = 0 if not shape.family.startswith("roberta") else shape.pad_token_id + 1
             at = {"position_ids": first + torch.arange(document.shape[1])[None]}
             alone.append(model.model(document, **at).logits[0])
     flat = torch.cat([alone[0], alone[1], alone[2], alone[3]])
@@ -303,9 +304,10 @@ def test_head_weights_are_what_a_token_costs_behind_the_layers() -> None:
     for name in CASES:
         shape, _ = dense(name)
         behind = shape.forward_flops_per_token(12, 1.0) - shape.encoder_flops_per_token(12)
+        transformed = 16 * 16 + 16 * 50
         heads = {
-            "bert": 16 * 16 + 16 * 50, "roberta": 16 * 16 + 16 * 50, "distilbert": 16 * 16 + 16 * 50,
-            "modernbert": 16 * 16 + 16 * 50, "gpt2": 16 * 50, "bert-classifier": 16 * 3 / 12,
+            "bert": transformed, "roberta": transformed, "roberta-prelayernorm": transformed, "distilbert": transformed,
+            "modernbert": transformed, "gpt2": 16 * 50, "bert-classifier": 16 * 3 / 12,
             "modernbert-biases": (16 * 16 + 16 * 3) / 12,
         }  # fmt: skip
         assert behind == pytest.approx(2 * heads[name]), name

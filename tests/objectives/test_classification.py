@@ -11,6 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers.normalizers import BertNormalizer
+from tokenizers.processors import TemplateProcessing
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from data_prep.errors import UserError
@@ -173,6 +174,12 @@ def test_tokenizers_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"adds no special tokens to a pair, so that nothing would tell"):
         read_tokenizer(tmp_path, SHAPE.vocab_size)
     assert read_tokenizer(tmp_path, SHAPE.vocab_size, with_pairs=False).encode("good").ids == [2, 4, 3]
+    bare = tokenizer()
+    bare.post_processor = TemplateProcessing(single="$A", pair="$A [SEP] $B", special_tokens=[("[SEP]", 3)])
+    bare.save(str(tmp_path / "tokenizer.json"))
+    with pytest.raises(UserError, match=r"adds no special token to a text; the classifier of an encoder looks at one"):
+        read_tokenizer(tmp_path, SHAPE.vocab_size)
+    assert read_tokenizer(tmp_path, SHAPE.vocab_size, causal=True).encode("good", "bad").ids == [4, 3, 5]
 
 
 @pytest.mark.parametrize(

@@ -34,6 +34,8 @@ def test_recipes_of_fine_tuning_take_a_model_and_a_task(name: str) -> None:
     assert counted.evaluation.every_steps == 115
     assert counted.counted(7) == counted
     assert recipe.row_length == 128
+    columns = load_recipe(name, ["model.checkpoint=folder", "task.name=news", "task.text=title,body"]).task.text
+    assert columns == ("title", "body")
     for without, words in ((["model.checkpoint=x"], "needs task.name"), (["task.name=RTE"], "needs model.checkpoint")):
         with pytest.raises(UserError, match=words):
             load_recipe(name, without)
@@ -55,6 +57,14 @@ def test_recipes_of_fine_tuning_take_a_model_and_a_task(name: str) -> None:
         (["model.checkpoint=x", "layer_drop.enabled=true"], "layer_drop is for models drawn at random"),
         (["model.revision=main"], "revision belongs to a checkpoint"),
         (["task.name=RTE"], r"\[task\] is for the objective \"classification\", not 'masked-lm'"),
+        (["search.run=x", "pretrain.rewind=inherit"], "'inherit' needs a search of its own"),
+        (["pretrain.rewind=step", "pretrain.rewind_step=50"], "may settle before pretrain.rewind_step \\(50\\)"),
+        (["model.family=esm"], "family 'esm' is none of"),
+        (["model.checkpoint=x", "corpus.tokenizer=y"], "a checkpoint brings its own tokenizer"),
+        (
+            ["model.checkpoint=x", "objective.sentence=nsp", "corpus.packing=pairs"],
+            "goes with masked-lm from random weights only",
+        ),
         (["pretrain.rewind=step"], 'rewind "step" and rewind_step go together'),
         (["pretrain.rewind=step", "pretrain.rewind_step=500"], "rewind_step \\(500\\) exceeds search.max_steps"),
     ],

@@ -48,7 +48,7 @@ def main(ranks):
     recipe = load_recipe("continued", [
         *more, *sources, checkpoint, "search.enabled=true", "pretrain.epochs=", "search.epochs=", "corpus.name=more",
         "corpus.row_length=32", "batch.global_rows=8", "batch.micro_rows=8", "evaluation.rows=32",
-        "pretrain.rewind=step",
+        "pretrain.rewind=step", "search.draw=fixed",
         "pretrain.rewind_step=2",
     ])
     train("more", recipe, True, ranks)
