@@ -139,6 +139,8 @@ def build_plan(setting: Setting, shape: Shape, stop_step: int, first_step: int =
         log_every=recipe.tracking.log_every_steps,
         drop=drop,
         costs=costs,
+        # A classifier's head is new, and says nothing before it is trained.
+        validate_first=setting.checkpoint is not None and not shape.is_classifier and not searching,
     )
 
 

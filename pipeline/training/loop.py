@@ -47,7 +47,8 @@ class Plan:
     """How long to train and what to do on the way. Steps are optimiser steps, counted over the whole schedule.
 
     The run ends at `stop_step`, which may lie before the end of the schedule (`total_steps`): a search is the
-    beginning of a longer run. `costs`: FLOPs and depth of the steps, where they are known.
+    beginning of a longer run. `costs`: FLOPs and depth of the steps, where they are known. `validate_first`: also
+    before the first step, where a model begins that has learnt before.
     """
 
     total_steps: int
@@ -61,6 +62,7 @@ class Plan:
     first_step: int = 0
     drop: LayerDrop | None = None
     costs: StepCosts | None = None
+    validate_first: bool = False
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,8 @@ def train(
             search.load_state(restored.values["search"], restored.tensors)
         metrics.say(f"resumed after step {step} of {plan.stop_step}")
     metrics.rewind(step)
+    if plan.validate_first and not restored:
+        validation = _validate(engine, validate, metrics, step, loader.tokens(step))
 
     steps = prefetched(loader, step, plan.stop_step, engine.accumulation)
     watch, log_watch, log_step, data_wait, skipped = Stopwatch(), Stopwatch(), step, 0.0, 0
@@ -155,9 +159,7 @@ def train(
         # Validation
         if step % plan.validate_every == 0 or last:
             seconds += watch.lap()
-            validation = validate(engine)
-            metrics.write("validation", step, tokens=loader.tokens(step), **validation)
-            metrics.say(f"step {step}: " + ", ".join(f"validation {k} {v:.4f}" for k, v in validation.items()))
+            validation = _validate(engine, validate, metrics, step, loader.tokens(step))
             watch.lap()
             log_watch.lap()
 
@@ -172,6 +174,16 @@ def train(
 
     steps.close()
     return Outcome(step, loader.tokens(step) - loader.tokens(plan.first_step), seconds + watch.lap(), validation)
+
+
+def _validate(
+    engine: Engine, validate: Callable[[Engine], dict[str, float]], metrics: Metrics, step: int, tokens: int
+) -> dict[str, float]:
+    """Validate, log it and say it."""
+    found = validate(engine)
+    metrics.write("validation", step, tokens=tokens, **found)
+    metrics.say(f"step {step}: " + ", ".join(f"validation {name} {value:.4f}" for name, value in found.items()))
+    return found
 
 
 def _costs(plan: Plan, costs: StepCosts, first: int, last: int, seconds: float) -> dict[str, float]:

@@ -77,6 +77,9 @@ def test_every_shipped_recipe_trains_and_what_comes_out_goes_on(tmp_path: Path) 
         assert manifest["results"]["steps"] == 6
         assert 0 < manifest["results"]["validation_loss"] < 8
     assert "masked - sliced" in output
+    lines = (tmp_path / "runs/more/pretrain/metrics.jsonl").read_text(encoding="utf-8").split("\n")[:-1]
+    # Rewound to step 2, it is measured there before it goes on.
+    assert [row["step"] for row in map(json.loads, lines) if row["kind"] == "validation"] == [2, 6]
     # The checkpoint's own vocabulary, and the head it has.
     assert "has no masked-lm head" not in output
     shards = tmp_path / "corpora" / "more" / "shards"
