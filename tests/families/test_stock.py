@@ -16,9 +16,18 @@ from pipeline.families import modeling_narrow
 from pipeline.families.head import Head, Objective
 from pipeline.families.hf import load_state
 from pipeline.families.models import build
-from pipeline.families.stock import config_of, layers_of, leaving_config, narrow_shapes, stock_class, stock_shape
+from pipeline.families.stock import (
+    config_of,
+    layers_of,
+    leaving_config,
+    narrow_shapes,
+    random_shape,
+    stock_class,
+    stock_shape,
+)
 from pipeline.families.stock_shape import StockShape
 from pipeline.families.table import FAMILIES
+from pipeline.recipes.recipe import load_recipe
 from pipeline.tickets.gates import GateSet, GateTensors
 from pipeline.tickets.score import MagnitudeScore
 from pipeline.tickets.surgery import expand_state, fold_gates, mask_gates, slice_state
@@ -311,3 +320,11 @@ def test_head_weights_are_what_a_token_costs_behind_the_layers() -> None:
             "modernbert-biases": (16 * 16 + 16 * 3) / 12,
         }  # fmt: skip
         assert behind == pytest.approx(2 * heads[name]), name
+
+
+def test_gpt2_small_has_its_published_size() -> None:
+    recipe = load_recipe("gpt2-small")
+    sizes = recipe.stock_sizes(50257, {"pad": 0, "cls": 1, "sep": 2})
+    shape = random_shape("gpt2", sizes, Head("causal-lm"), recipe.model.dropout, recipe.model.attention_dropout)
+    assert shape.num_parameters() == 124_439_808
+    assert shape.row_limit == 1024
