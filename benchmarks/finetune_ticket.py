@@ -10,8 +10,6 @@ time, each on its share of the cores: seconds compare within such a queue only. 
 import argparse
 import gzip
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 from statistics import mean, stdev
@@ -19,12 +17,11 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.study import read_rows, run_queue
+from benchmarks.study import read_rows, refuse_others, run_pipeline, run_queue, study_parser
 from data_prep.files import write_atomically
 from pipeline.objectives.glue import TASKS, find_file
 from pipeline.runs.folder import RunFolder
 
-REPOSITORY = Path(__file__).resolve().parents[1]
 ARMS = {
     "dense": [],
     "ticket": ["search.enabled=true"],
@@ -41,14 +38,10 @@ def run_case(args: argparse.Namespace, task: str, arm: str, seed: int, threads: 
     name = f"{args.model.name}-{arm.replace(' ', '-')}"
     folder = RunFolder(RunFolder(args.root / "runs" / name).finetune(task, seed))
     words = [
-        sys.executable, "-m", "pipeline", "finetune", "--root", args.root, "--run", name, "--model", args.model,
-        "--task", task, "--seed", seed, "--data", args.root / "rows", "--ds", args.ds, "tracking.wandb=disabled",
-        *args.set, *ARMS[arm],
+        "finetune", "--root", args.root, "--run", name, "--model", args.model, "--task", task, "--seed", seed,
+        "--data", args.root / "rows", "--ds", args.ds, "tracking.wandb=disabled", *args.set, *ARMS[arm],
     ]  # fmt: skip
-    environment = os.environ | {"OMP_NUM_THREADS": str(threads), "PYTHONPATH": str(REPOSITORY)}
-    folder.root.parent.mkdir(parents=True, exist_ok=True)
-    with folder.root.with_suffix(".log").open("a", encoding="utf-8") as log:
-        subprocess.run([*map(str, words)], env=environment, check=True, stdout=log, stderr=log)
+    run_pipeline(words, folder.root.with_suffix(".log"), threads)
     found = json.loads((folder.root / "metrics.json").read_text(encoding="utf-8"))
     commit = json.loads((folder.root / "manifest.json").read_text(encoding="utf-8"))["commit"]
     return {
@@ -101,18 +94,11 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 def main() -> int:
     """Run the queue, then print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", type=Path, required=True, help="rows are added to this file")
+    parser = study_parser(__doc__ or "", "finetune", seeds=(0, 1, 2))
     parser.add_argument("--model", type=Path, help="a model folder")
     parser.add_argument("--data", type=Path, help="folder of GLUE's TSVs")
     parser.add_argument("--tasks", nargs="+", default=["MRPC", "SST-2"], choices=TASKS)
     parser.add_argument("--rows", type=int, help="training rows of a task, at most")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--ds", default="cpu")
-    parser.add_argument("--root", type=Path, default=REPOSITORY / "study" / "finetune")
-    parser.add_argument("--jobs", type=int, default=1, help="cases at the same time")
-    parser.add_argument("--set", nargs="+", default=[], metavar="section.key=value", help="on top of the recipe")
-    parser.add_argument("--table", action="store_true", help="only print what FILE holds")
     args = parser.parse_args()
     done = read_rows(args.json)
     if args.table:
@@ -123,9 +109,7 @@ def main() -> int:
     for task in args.tasks:
         write_rows(args, task)
     given = {"model": args.model.name, "rows": args.rows, "set": args.set, "ds": args.ds}
-    for row in done:
-        if other := {key: row[key] for key in given if row[key] != given[key]}:
-            parser.error(f"{args.json} has rows made with {other}: give this run a --json and a --root of its own")
+    refuse_others(parser, args.json, done, given)
     known = {(row["task"], row["arm"], row["seed"]) for row in done}
     wanted = [(task, arm, seed) for task in args.tasks for seed in args.seeds for arm in ARMS]
     run_queue(

@@ -10,9 +10,7 @@ what FILE holds, `--picture` draws it.
 
 import argparse
 import json
-import os
 import re
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -23,7 +21,7 @@ from safetensors import safe_open
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.study import read_rows, run_queue
+from benchmarks.study import REPOSITORY, read_rows, refuse_others, run_pipeline, run_queue, study_parser
 from data_prep import plots
 from data_prep.manifest import is_done
 from pipeline.families.shape import EncoderShape
@@ -33,7 +31,6 @@ from pipeline.runs.folder import begin
 from pipeline.runs.run import Run
 from pipeline.stages.table import make_corpus, stages_of
 
-REPOSITORY = Path(__file__).resolve().parents[1]
 SEEDS = (42, 43, 44)
 # All save about a quarter of the layers' FLOPs over the run, so that what differs is where and when. The depth that
 # runs is drawn anew for every micro-batch.
@@ -103,10 +100,8 @@ def run_case(args: argparse.Namespace, name: str, overrides: list[str], seed: in
             continue
         run.save()
         begin(folder, stage.name, settings, inputs)
-        words = [sys.executable, "-m", "pipeline", stage.name, "--root", str(args.root), "--run", run.folder.root.name]
-        environment = os.environ | {"OMP_NUM_THREADS": str(threads), "PYTHONPATH": str(REPOSITORY)}
-        with (run.folder.root / "log.txt").open("a", encoding="utf-8") as log:
-            subprocess.run(words, env=environment, check=True, stdout=log, stderr=log)
+        words = [stage.name, "--root", args.root, "--run", run.folder.root.name]
+        run_pipeline(words, run.folder.root / "log.txt", threads)
     folder = run.folder.pretrain
     manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").split("\n")[:-1]]
@@ -254,18 +249,12 @@ def picture(rows: list[dict[str, Any]], shape: str, out: Path) -> None:
 
 def main() -> int:
     """Run the queue, then print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", type=Path, required=True, help="rows are added to this file")
+    parser = study_parser(__doc__ or "", "", seeds=SEEDS)
+    parser.set_defaults(ds="zero1_bf16")
     parser.add_argument("--shape", choices=("micro", "full"), default="micro")
-    parser.add_argument("--ds", default="zero1_bf16")
     parser.add_argument("--data", help="text instead of the bundled novels")
-    parser.add_argument("--root", type=Path, default=REPOSITORY / "study")
-    parser.add_argument("--jobs", type=int, default=1, help="cases at the same time")
-    parser.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS))
     parser.add_argument("--only", nargs="+", help="cases whose names contain one of these words")
-    parser.add_argument("--table", action="store_true", help="only print what FILE holds")
     parser.add_argument("--picture", type=Path, help="only draw what FILE holds into this .png")
-    parser.add_argument("--set", nargs="+", default=[], metavar="section.key=value", help="on top of every recipe")
     args = parser.parse_args()
     done = read_rows(args.json)
     if args.picture:
@@ -278,9 +267,7 @@ def main() -> int:
     if code := make_corpus(base, force=False):
         return code
     given = {"set": args.set, "data": args.data, "ds": args.ds}
-    for row in done:
-        if row["shape"] == args.shape and (other := {key: row[key] for key in given if row[key] != given[key]}):
-            parser.error(f"{args.json} has rows made with {other}: give this run a --json and a --root of its own")
+    refuse_others(parser, args.json, [row for row in done if row["shape"] == args.shape], given)
     known = {(row["shape"], row["case"], row["seed"]) for row in done}
     queue = [
         (name, overrides, seed)

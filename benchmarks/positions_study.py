@@ -8,8 +8,6 @@ losses do not mind, seconds compare within one queue only. `--table` prints what
 
 import argparse
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 from statistics import mean
@@ -17,10 +15,9 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.study import read_rows, run_queue
+from benchmarks.study import read_rows, refuse_others, run_pipeline, run_queue, study_parser
 from pipeline.runs.folder import RunFolder
 
-REPOSITORY = Path(__file__).resolve().parents[1]
 ARMS = {"ticket": [], "dense": ["search.enabled=false"]}
 POSITIONS = ("absolute", "rotary")
 
@@ -32,14 +29,11 @@ def run_case(
     name = f"{recipe}-{positions}-{arm}-{seed}"
     folder = RunFolder(args.root / "runs" / name)
     words = [
-        sys.executable, "-m", "pipeline", "run", "--root", args.root, "--recipe", recipe, "--run", name, "--ds",
-        args.ds, *(["--data", args.data] if recipe != "sample" else []), f"model.positions={positions}",
-        f"seed={seed}", "tracking.wandb=disabled", *ARMS[arm], *args.set,
+        "run", "--root", args.root, "--recipe", recipe, "--run", name, "--ds", args.ds,
+        *(["--data", args.data] if recipe != "sample" else []), f"model.positions={positions}", f"seed={seed}",
+        "tracking.wandb=disabled", *ARMS[arm], *args.set,
     ]  # fmt: skip
-    environment = os.environ | {"OMP_NUM_THREADS": str(threads), "PYTHONPATH": str(REPOSITORY)}
-    folder.root.parent.mkdir(parents=True, exist_ok=True)
-    with folder.root.with_suffix(".log").open("a", encoding="utf-8") as log:
-        subprocess.run([*map(str, words)], env=environment, check=True, stdout=log, stderr=log)
+    run_pipeline(words, folder.root.with_suffix(".log"), threads)
     manifest = json.loads((folder.pretrain / "manifest.json").read_text(encoding="utf-8"))
     lines = (folder.pretrain / "metrics.jsonl").read_text(encoding="utf-8").split("\n")[:-1]
     results = manifest["results"]
@@ -74,16 +68,9 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 def main() -> int:
     """Run the queue, then print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", type=Path, required=True, help="rows are added to this file")
+    parser = study_parser(__doc__ or "", "positions", seeds=(42, 43, 44))
     parser.add_argument("--data", type=Path, help="text for mini")
     parser.add_argument("--recipes", nargs="+", default=["sample", "mini"], choices=["sample", "mini"])
-    parser.add_argument("--seeds", type=int, nargs="+", default=[42, 43, 44])
-    parser.add_argument("--ds", default="cpu")
-    parser.add_argument("--root", type=Path, default=REPOSITORY / "study" / "positions")
-    parser.add_argument("--jobs", type=int, default=1, help="cases at the same time")
-    parser.add_argument("--set", nargs="+", default=[], metavar="section.key=value", help="on top of the recipes")
-    parser.add_argument("--table", action="store_true", help="only print what FILE holds")
     args = parser.parse_args()
     done = read_rows(args.json)
     if args.table:
@@ -91,11 +78,7 @@ def main() -> int:
         return 0
     if "mini" in args.recipes and args.data is None:
         parser.error("mini needs --data")
-    for row in done:
-        if row["set"] != args.set or row["ds"] != args.ds:
-            parser.error(
-                f"{args.json} has rows made with other settings: give this run a --json and a --root of its own"
-            )
+    refuse_others(parser, args.json, done, {"set": args.set, "ds": args.ds})
     known = {(row["recipe"], row["positions"], row["arm"], row["seed"]) for row in done}
     # Both kinds of positions of a case stand beside each other, so that two jobs time them under the same load.
     wanted = [

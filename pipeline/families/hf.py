@@ -102,18 +102,16 @@ def build_model(
     *,
     seed: int,
     num_labels: int | None = None,
-    problem_type: str | None = None,
     classifier_pooler: bool = False,
 ) -> ModelT:
     """A model of class `cls` on the CPU in fp32, initialised from `seed` alone.
 
-    The global random state is the same before and after. The last three arguments matter to the
+    The global random state is the same before and after. The last two arguments matter to the
     classification class only (see `SlimBertForSequenceClassification`).
     """
     config = config_from_shape(shape)
     if num_labels is not None:
         config.num_labels = num_labels
-    config.problem_type = problem_type
     config.classifier_pooler = classifier_pooler
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -188,11 +188,6 @@ class ClassificationLoader:
         self._rank, self._world_size = rank, world_size
         self._epoch_tokens: tuple[int, NDArray[np.int64]] | None = None
 
-    @property
-    def steps_per_epoch(self) -> int:
-        """Optimiser steps after which every row has been seen."""
-        return math.ceil(len(self._encoded) / self._global_rows)
-
     def micro_batch(self, step: int, micro: int) -> Batch:
         start = step * self._global_rows + (micro * self._world_size + self._rank) * self._micro_rows
         _, rows = epoch_rows(self._seed, start, self._micro_rows, len(self._encoded))

@@ -77,12 +77,17 @@ TASKS: dict[str, GlueTask] = {
 
 
 def find_task(name: str) -> GlueTask:
-    """The task of this name, upper or lower case, with or without its hyphen. Raises UserError listing all names."""
+    """The task of this name, as `task_named` finds it. Raises UserError listing all names."""
+    task = task_named(name)
+    if task is None:
+        raise UserError(f"there is no task {name!r}; known are {', '.join(TASKS)}")
+    return task
+
+
+def task_named(name: str) -> GlueTask | None:
+    """The task of this name, upper or lower case, with or without its hyphen; None where GLUE has none."""
     wanted = name.lower().replace("-", "")
-    for task in TASKS.values():
-        if task.name.lower().replace("-", "") == wanted:
-            return task
-    raise UserError(f"there is no task {name!r}; known are {', '.join(TASKS)}")
+    return next((task for task in TASKS.values() if task.name.lower().replace("-", "") == wanted), None)
 
 
 def read_task(task: GlueTask, split: Split, folder: Path | None) -> list[Example]:

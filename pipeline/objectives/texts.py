@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data_prep.files import sha256_json
-from pipeline.objectives.glue import TASKS, find_task, read_task
+from pipeline.objectives.glue import find_task, read_task, task_named
 from pipeline.objectives.own_texts import read_own
 from pipeline.objectives.tasks import Example, Task
 from pipeline.recipes import sections
@@ -28,24 +28,13 @@ class Texts:
 
 
 def read_texts(chosen: sections.Task) -> Texts:
-    """The rows of a recipe's [task]. Raises UserError naming what is missing or wrong, with its file and line."""
-    if chosen.source is None or is_of_glue(chosen):
+    """The rows of a recipe's [task]: GLUE's by its name, unless columns are named, which GLUE's files do not need.
+
+    Raises UserError naming what is missing or wrong, with its file and line.
+    """
+    if chosen.source is None or (task_named(chosen.name or "") and not chosen.text):
         task = find_task(chosen.name or "")
         folder = Path(chosen.source) if chosen.source else None
         return Texts(task, read_task(task, "train", folder), read_task(task, "dev", folder))
     read = read_own(chosen.name or "texts", chosen.source, chosen.text, chosen.label, chosen.metrics, chosen.dev)
     return Texts(*read)
-
-
-def find_name(name: str) -> str:
-    """GLUE's own spelling of one of its tasks' names; any other name as it is."""
-    return next((task for task in TASKS if _plain(task) == _plain(name)), name)
-
-
-def _plain(name: str) -> str:
-    return name.lower().replace("-", "")
-
-
-def is_of_glue(chosen: sections.Task) -> bool:
-    """Whether a [task] is one of GLUE's: by its name, unless columns are named that GLUE's files would not need."""
-    return find_name(chosen.name or "") in TASKS and not chosen.text

@@ -17,7 +17,8 @@ from data_prep.files import write_atomically
 from data_prep.manifest import is_done, read_manifest, write_manifest
 from pipeline.families import model_files
 from pipeline.objectives.classification import PREDICTIONS
-from pipeline.objectives.texts import Texts, find_name, read_texts
+from pipeline.objectives.glue import task_named
+from pipeline.objectives.texts import Texts, read_texts
 from pipeline.recipes.engine_config import load_with_recipe
 from pipeline.recipes.recipe import load_recipe
 from pipeline.runs.folder import RunFolder, begin, exclusive
@@ -118,7 +119,9 @@ def plan_run(
                 f"{folder.root} is a run with a model of its own: name another place for fine-tunings of {model} with "
                 "--run"
             )
-    chosen = [f"model.checkpoint={json.dumps(model)}", f"task.name={json.dumps(find_name(task))}", f"seed={seed}"]
+    of_glue = task_named(task)
+    chosen = [f"model.checkpoint={json.dumps(model)}", f"seed={seed}"]
+    chosen += [f"task.name={json.dumps(of_glue.name if of_glue else task)}"]
     chosen += [f"task.source={json.dumps(source)}"] if source else []
     recipe_read = load_recipe(recipe, [*chosen, *overrides])
     if engine is not None or not given:

@@ -484,10 +484,9 @@ def test_sentence_targets_have_a_number_of_their_own() -> None:
 @pytest.mark.parametrize("problem", ["single_label_classification", "multi_label_classification", "regression"])
 def test_a_classifiers_losses_add_up_too(problem: str) -> None:
     single = problem == "single_label_classification"
-    model = build_model(
-        SHAPE, SlimBertForSequenceClassification, seed=0, num_labels=1 if problem == "regression" else 3,
-        problem_type=problem,
-    ).eval()  # fmt: skip
+    num_labels = 1 if problem == "regression" else 3
+    model = build_model(SHAPE, SlimBertForSequenceClassification, seed=0, num_labels=num_labels).eval()
+    model.config.problem_type = problem
     ids, draw = some_ids(6, 9), torch.Generator().manual_seed(1)
     labels = {
         "single_label_classification": torch.tensor([0, 2, -100, 1, -100, -100]),
@@ -524,9 +523,8 @@ def test_classifier_losses(pooler: bool) -> None:
     targets = torch.tensor([0.5, 1.0, 4.2, 3.0])
     scores = regressor(ids, labels=targets)
     torch.testing.assert_close(scores.loss, (scores.logits.squeeze(1) - targets).square().mean())
-    many = build_model(
-        SHAPE, SlimBertForSequenceClassification, seed=0, num_labels=2, problem_type="multi_label_classification"
-    ).eval()
+    many = build_model(SHAPE, SlimBertForSequenceClassification, seed=0, num_labels=2).eval()
+    many.config.problem_type = "multi_label_classification"
     marks = torch.tensor([[1, 0], [1, 1], [0, 0], [0, 1]])
     several = many(ids, labels=marks)
     p = torch.sigmoid(several.logits)
